@@ -1,0 +1,96 @@
+-- The context of a statement: what the application said, and what the database knows. Nothing here ever raises.
+
+create function "bemi".parse_object(a_text text) returns jsonb
+language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_value jsonb;
+begin
+  v_value := a_text::jsonb;
+  return case jsonb_typeof(v_value) when 'object' then v_value end;
+exception when others then
+  return null;
+end
+$$;
+
+comment on function "bemi".parse_object(text) is 'The JSON object that a text holds, or NULL where it holds anything else.';
+
+-- Only a comment at the very end of the statement counts: a literal cannot reach there. Of several openings the last
+-- is taken; what an earlier, quoted one would add does not parse.
+create function "bemi".comment_context(a_statement text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select case when found.at > 0 then
+    left(split.body, -char_length(' Bemi*/')) end
+  from (select rtrim(a_statement, E' \t\r\n;') as statement) as trimmed,
+    lateral (select case when right(trimmed.statement, 7) = ' Bemi*/'
+      then position(reverse('/*Bemi ') in reverse(trimmed.statement)) else 0 end as at) as found,
+    lateral (select right(trimmed.statement, greatest(found.at - 1, 0)) as body) as split
+$$;
+
+create function "bemi".without_comment(a_statement text, a_comment text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select rtrim(left(rtrim(a_statement, E' \t\r\n;'), -char_length('/*Bemi ' || a_comment || ' Bemi*/')))
+$$;
+
+-- The role in force: inside a SECURITY DEFINER function current_user is the definer.
+create function "bemi".current_role_name() returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(nullif(current_setting('role', true), 'none'), session_user)
+$$;
+
+-- What is stored beside a change: the application's keys, then `client` and `jwt` (PostgREST), `SQL`, and `db`, which
+-- always wins. a_statement is the client's statement, NULL where it is not to be kept.
+create function "bemi".current_context(a_statement text default current_query()) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_text text := nullif(current_setting('bemi.context', true), '');
+  v_comment text;
+  v_headers text := nullif(current_setting('request.headers', true), '');
+  v_claims text := nullif(current_setting('request.jwt.claims', true), '');
+  v_context jsonb;
+  v_object jsonb;
+  v_statement text := a_statement;
+  v_db jsonb := jsonb_build_object(
+    'user', session_user, 'role', "bemi".current_role_name(), 'pid', pg_backend_pid(),
+    'application_name', coalesce(current_setting('application_name', true), ''));
+begin
+  if v_statement like '% Bemi*/%' then
+    v_comment := "bemi".comment_context(v_statement);
+    v_object := "bemi".parse_object(v_comment);
+    if v_object is not null then
+      v_statement := "bemi".without_comment(v_statement, v_comment);
+    end if;
+  end if;
+  if v_text is null then
+    v_context := coalesce(v_object, '{}');
+  else
+    v_context := "bemi".parse_object(v_text);
+    if v_context is null then
+      v_context := '{}';
+      v_db := v_db || '{"context_error": "not a JSON object"}';
+    end if;
+  end if;
+  -- Kept apart, for they differ in trust: the server verified the claims, the browser wrote the header.
+  v_context := v_context - array['db', 'jwt', 'client'];
+  if v_claims is not null then
+    v_object := "bemi".parse_object(v_claims);
+    if v_object is not null then
+      v_context := v_context || jsonb_build_object('jwt', v_object);
+    end if;
+  end if;
+  if v_headers is not null then
+    v_object := "bemi".parse_object("bemi".parse_object(v_headers) ->> 'x-bemi-context');
+    if v_object is not null then
+      v_context := v_context || jsonb_build_object('client', v_object);
+    end if;
+  end if;
+  if v_statement is not null and not v_context ? 'SQL' then
+    v_context := v_context || jsonb_build_object('SQL', left(v_statement, 1000));
+  end if;
+  return v_context || jsonb_build_object('db', v_db);
+end
+$$;

@@ -1,0 +1,355 @@
+-- Which tables are tracked, and how: track(), untrack(), reconcile(), and an event trigger that keeps up with DDL.
+
+-- regclass, since it survives dump and restore by name where a plain OID does not.
+create table "bemi".tracked_tables (
+  relation regclass primary key,
+  root regclass not null,
+  schema text not null,
+  name text not null,
+  capture text not null default 'trigger' check (capture in ('trigger', 'wal')),
+  ignored text[] not null default '{}',
+  masked text[] not null default '{}',
+  -- Beside the names: a renamed column stays masked under both of its names.
+  masked_numbers smallint[] not null default '{}',
+  is_strict boolean not null default false,
+  key_columns text[] not null default '{}',
+  row_level boolean not null default false,
+  former_replica_identity "char" not null,
+  tracked_at timestamptz not null default now()
+);
+
+create index tracked_tables_masked on "bemi".tracked_tables (relation) where masked <> '{}';
+
+-- The columns of the primary key, in key order; none where there is no key.
+create function "bemi".key_columns(a_relation oid) returns text[]
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(array_agg(a.attname::text order by k.ordinality), '{}')
+  from pg_index i, unnest(i.indkey) with ordinality as k (attnum, ordinality), pg_attribute a
+  where i.indrelid = a_relation and i.indisprimary and a.attrelid = a_relation and a.attnum = k.attnum
+    and k.ordinality <= i.indnkeyatts
+$$;
+
+-- A row's identity as text: one column's text, a JSON array in key order, or NULL without a key.
+create function "bemi".key_of(a_row jsonb, a_columns text[]) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select case cardinality(a_columns)
+    when 0 then null
+    when 1 then a_row ->> a_columns[1]
+    else (select jsonb_agg(a_row -> c.name order by c.ordinality)::text
+      from unnest(a_columns) with ordinality as c (name, ordinality))
+  end
+$$;
+
+-- What is never written down: the columns masked by name, and whatever the masked columns are called today.
+create function "bemi".masked_columns(a_relation oid, a_masked text[], a_numbers smallint[]) returns text[]
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select a_masked || coalesce(array_agg(a.attname::text), '{}')
+  from pg_attribute a
+  where a.attrelid = a_relation and a.attnum = any (a_numbers)
+$$;
+
+-- Statement-level capture reads transition tables. It reports a statement after all that its row triggers did, so a
+-- key that such a trigger touches again would get its history the wrong way round: those tables are captured by row.
+create function "bemi".needs_row_level(a_relation oid) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  with recursive family as (
+    select a_relation as relation
+    union
+    select case when i.inhrelid = f.relation then i.inhparent else i.inhrelid end
+    from family f join pg_inherits i on f.relation in (i.inhrelid, i.inhparent)
+  ), reached as (
+    -- Every table that a foreign key action of the family can write, and so on.
+    select c.conrelid as relation
+    from family f join pg_constraint c on c.confrelid = f.relation
+    where c.contype = 'f' and (c.confdeltype in ('c', 'n', 'd') or c.confupdtype in ('c', 'n', 'd'))
+    union
+    select c.conrelid
+    from reached r join pg_constraint c on c.confrelid = r.relation
+    where c.contype = 'f' and (c.confdeltype in ('c', 'n', 'd') or c.confupdtype in ('c', 'n', 'd'))
+  )
+  select exists (select from pg_class where oid = a_relation and relkind = 'f')
+    -- An inheritance child's own columns are missing from its parent's transition table.
+    or exists (select from pg_inherits i join pg_class c on c.oid = i.inhrelid
+      where a_relation in (i.inhrelid, i.inhparent) and not c.relispartition)
+    or exists (select from pg_trigger t join family f on t.tgrelid = f.relation
+      where not t.tgisinternal and t.tgname not like '!bemi\_%' and t.tgtype & 1 = 1 and t.tgenabled <> 'D')
+    or exists (select from reached r join family f using (relation))
+    or exists (select from reached r join pg_trigger t on t.tgrelid = r.relation
+      where not t.tgisinternal and t.tgname not like '!bemi\_%' and t.tgenabled <> 'D')
+$$;
+
+-- The triggers that a tracked table should have, as name and definition.
+create function "bemi".wanted_triggers(a_relation oid, a_row_level boolean)
+returns table (name text, definition text)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select w.name, format(w.definition, w.name, a_relation::regclass)
+  from pg_class c, (values
+    ('!bemi_insert', false, 'create trigger %I after insert on %s referencing new table as bemi_new for each statement execute function "bemi".capture_insert()'),
+    ('!bemi_update', false, 'create trigger %I after update on %s referencing old table as bemi_old new table as bemi_new for each statement execute function "bemi".capture_update()'),
+    ('!bemi_delete', false, 'create trigger %I after delete on %s referencing old table as bemi_old for each statement execute function "bemi".capture_delete()'),
+    ('!bemi_row', true, 'create trigger %I after insert or update or delete on %s for each row execute function "bemi".capture_row()'),
+    ('!bemi_begin', true, 'create trigger %I before insert or update or delete on %s for each statement execute function "bemi".begin_statement()'),
+    ('!bemi_end', true, 'create trigger %I after insert or update or delete on %s for each statement execute function "bemi".end_statement()'),
+    ('!bemi_truncate', null, 'create trigger %I after truncate on %s for each statement execute function "bemi".capture_truncate()')
+  ) as w (name, row_level, definition)
+  where c.oid = a_relation
+    and (w.row_level is null or w.row_level = a_row_level)
+    and not (w.name = '!bemi_truncate' and c.relkind = 'f')
+    -- A partition gets its row trigger from the root, by PostgreSQL itself.
+    and not (w.name = '!bemi_row' and c.relispartition)
+$$;
+
+-- Gives one tracked table the triggers it should have; touches nothing, and so locks nothing, where they are there.
+create function "bemi".attach(a_relation regclass) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row_level boolean := "bemi".needs_row_level(a_relation);
+  v_trigger record;
+  v_changed boolean := false;
+begin
+  for v_trigger in
+    select t.tgname from pg_trigger t
+    where t.tgrelid = a_relation and t.tgname like '!bemi\_%' and t.tgparentid = 0 and not t.tgisinternal
+      and t.tgname not in (select name from "bemi".wanted_triggers(a_relation, v_row_level))
+  loop
+    execute format('drop trigger %I on %s', v_trigger.tgname, a_relation);
+    v_changed := true;
+  end loop;
+  for v_trigger in
+    select w.name, w.definition from "bemi".wanted_triggers(a_relation, v_row_level) w
+    where not exists (select from pg_trigger t where t.tgrelid = a_relation and t.tgname = w.name)
+  loop
+    execute v_trigger.definition;
+    v_changed := true;
+  end loop;
+  for v_trigger in
+    select t.tgname from pg_trigger t
+    where t.tgrelid = a_relation and t.tgname like '!bemi\_%' and t.tgenabled <> 'A'
+  loop
+    -- ALWAYS: session_replication_role = replica must not switch tracking off.
+    execute format('alter table only %s enable always trigger %I', a_relation, v_trigger.tgname);
+    v_changed := true;
+  end loop;
+  update "bemi".tracked_tables t
+  set row_level = v_row_level, key_columns = "bemi".key_columns(t.root), schema = n.nspname, name = c.relname
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where t.relation = a_relation and c.oid = a_relation
+    and (t.row_level, t.key_columns, t.schema, t.name)
+      is distinct from (v_row_level, "bemi".key_columns(t.root), n.nspname::text, c.relname::text);
+  return v_changed;
+end
+$$;
+
+create function "bemi".detach(a_relation regclass) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_name name;
+begin
+  for v_name in
+    select tgname from pg_trigger
+    where tgrelid = a_relation and tgname like '!bemi\_%' and tgparentid = 0 and not tgisinternal
+  loop
+    execute format('drop trigger %I on %s', v_name, a_relation);
+  end loop;
+end
+$$;
+
+-- A table with its partitions and inheritance children, itself first.
+create function "bemi".with_descendants(a_relation regclass) returns setof regclass
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  with recursive family as (
+    select a_relation::oid as relation, 0 as depth
+    union
+    select i.inhrelid, f.depth + 1 from family f join pg_inherits i on i.inhparent = f.relation
+  )
+  select relation::regclass from family group by relation order by min(depth)
+$$;
+
+create function "bemi".refusal(a_relation regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when n.nspname = 'pg_catalog' or n.nspname = 'information_schema' or n.nspname like 'pg\_toast%' then 'it is a system catalog'
+    when n.oid = '"bemi".changes'::regclass::oid or n.nspname = (select nspname from pg_namespace where oid = (select relnamespace from pg_class where oid = '"bemi".changes'::regclass)) then 'it belongs to the log itself'
+    when c.relpersistence = 't' then 'it is temporary'
+    when c.relkind = 'v' then 'it is a view: track the tables that it reads'
+    when c.relkind = 'm' then 'it is a materialized view'
+    when c.relkind not in ('r', 'p', 'f') then 'it is not a table'
+  end
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where c.oid = a_relation
+$$;
+
+-- Options: capture, ignore (columns whose change alone records nothing), mask (columns absent from every copy),
+-- strict (a failure of the capture fails the write). What is left out keeps its former value.
+create function "bemi".track(a_relation regclass, a_options jsonb default '{}') returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_reason text := "bemi".refusal(a_relation);
+  v_root regclass := coalesce(pg_partition_root(a_relation), a_relation);
+  v_unknown text;
+  v_ignored text[] := (select array_agg(e) from jsonb_array_elements_text(a_options -> 'ignore') as e);
+  v_masked text[] := (select array_agg(e) from jsonb_array_elements_text(a_options -> 'mask') as e);
+  v_relation regclass;
+begin
+  if v_reason is not null then
+    raise wrong_object_type using message = format('Cannot track %s, as %s', a_relation, v_reason);
+  end if;
+  if not (select pg_has_role(session_user, relowner, 'usage') from pg_class where oid = a_relation) then
+    raise insufficient_privilege using
+      message = format('Cannot track %s, as %I does not own it', a_relation, session_user),
+      hint = 'Run this as the owner of the table.';
+  end if;
+  if coalesce(a_options ->> 'capture', 'trigger') <> 'trigger' then
+    raise feature_not_supported using
+      message = format('Cannot track %s with capture %L', a_relation, a_options ->> 'capture'),
+      hint = 'Use capture "trigger".';
+  end if;
+  select string_agg(format('%I', o), ', ') into v_unknown
+  from jsonb_object_keys(a_options) as o where o not in ('capture', 'ignore', 'mask', 'strict');
+  if v_unknown is not null then
+    raise invalid_parameter_value using message = format('Unknown option %s', v_unknown),
+      hint = 'Options are capture, ignore, mask and strict.';
+  end if;
+  select string_agg(format('%I', o), ', ') into v_unknown
+  from unnest(v_ignored || v_masked) as o
+  where not exists (select from pg_attribute where attrelid = v_root and attname = o and attnum > 0 and not attisdropped);
+  if v_unknown is not null then
+    raise undefined_column using message = format('Cannot track %s, as it has no column %s', a_relation, v_unknown),
+      hint = 'Name columns exactly as the catalog has them, without quotes.';
+  end if;
+  if v_masked && "bemi".key_columns(v_root) then
+    raise invalid_parameter_value using
+      message = format('Cannot mask the primary key of %s: it identifies the changes', a_relation);
+  end if;
+  for v_relation in select "bemi".with_descendants(v_root) loop
+    insert into "bemi".tracked_tables as t (relation, root, schema, name, former_replica_identity, ignored, masked, is_strict)
+    select c.oid, case when c.relispartition or c.relkind = 'p' then v_root else c.oid::regclass end,
+      n.nspname, c.relname, c.relreplident,
+      coalesce(v_ignored, '{}'), coalesce(v_masked, '{}'), coalesce((a_options ->> 'strict')::boolean, false)
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where c.oid = v_relation
+    on conflict (relation) do update set
+      root = excluded.root,
+      ignored = coalesce(v_ignored, t.ignored),
+      masked = coalesce(v_masked, t.masked),
+      is_strict = coalesce((a_options ->> 'strict')::boolean, t.is_strict);
+    update "bemi".tracked_tables t
+    set masked_numbers = coalesce((select array_agg(a.attnum) from pg_attribute a
+      where a.attrelid = t.relation and a.attname = any (t.masked) and a.attnum > 0), '{}')
+    where t.relation = v_relation and v_masked is not null;
+    perform set_config('bemi.reconciling', 'on', true);
+    perform "bemi".attach(v_relation);
+    perform set_config('bemi.reconciling', '', true);
+  end loop;
+end
+$$;
+
+create function "bemi".untrack(a_relation regclass) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_root regclass := coalesce(pg_partition_root(a_relation), a_relation);
+  v_relation regclass;
+begin
+  if not (select pg_has_role(session_user, relowner, 'usage') from pg_class where oid = a_relation) then
+    raise insufficient_privilege using
+      message = format('Cannot untrack %s, as %I does not own it', a_relation, session_user),
+      hint = 'Run this as the owner of the table.';
+  end if;
+  perform set_config('bemi.reconciling', 'on', true);
+  for v_relation in select "bemi".with_descendants(v_root) loop
+    perform "bemi".detach(v_relation);
+    delete from "bemi".tracked_tables where relation = v_relation;
+  end loop;
+  perform set_config('bemi.reconciling', '', true);
+end
+$$;
+
+-- Brings the triggers in line with today's tables: new partitions and children, tables that appeared while all are
+-- tracked, triggers that were dropped, tables that came to need row-level capture. Returns what it changed.
+create function "bemi".reconcile() returns setof regclass
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
+as $$
+declare
+  v_relation regclass;
+begin
+  perform set_config('bemi.reconciling', 'on', true);
+  delete from "bemi".tracked_tables t
+  where not exists (select from pg_class c where c.oid = t.relation);
+  -- A detached partition is a table of its own.
+  update "bemi".tracked_tables t set root = t.relation
+  from pg_class c
+  where c.oid = t.relation and t.root <> t.relation and pg_partition_root(t.relation) is distinct from t.root;
+  for v_relation in
+    select d.relation
+    from "bemi".tracked_tables t, lateral "bemi".with_descendants(t.relation) as d (relation)
+    where not exists (select from "bemi".tracked_tables known where known.relation = d.relation)
+    union
+    select c.oid::regclass
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where (select track_all from "bemi".settings) and c.relkind in ('r', 'p') and not c.relispartition
+      and "bemi".refusal(c.oid) is null
+      and not exists (select from "bemi".tracked_tables known where known.relation = c.oid)
+  loop
+    insert into "bemi".tracked_tables (relation, root, schema, name, former_replica_identity, ignored, masked, is_strict)
+    select c.oid, case when c.relispartition then pg_partition_root(c.oid) else c.oid::regclass end,
+      n.nspname, c.relname, c.relreplident,
+      coalesce(parent.ignored, '{}'), coalesce(parent.masked, '{}'), coalesce(parent.is_strict, false)
+    from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace
+    left join pg_inherits i on i.inhrelid = c.oid
+    left join "bemi".tracked_tables parent on parent.relation = i.inhparent
+    where c.oid = v_relation
+    on conflict do nothing;
+    update "bemi".tracked_tables t
+    set masked_numbers = coalesce((select array_agg(a.attnum) from pg_attribute a
+      where a.attrelid = t.relation and a.attname = any (t.masked) and a.attnum > 0), '{}')
+    where t.relation = v_relation and t.masked <> '{}';
+  end loop;
+  for v_relation in select relation from "bemi".tracked_tables order by relation = root desc, relation loop
+    if "bemi".attach(v_relation) then
+      return next v_relation;
+    end if;
+  end loop;
+  perform set_config('bemi.reconciling', '', true);
+end
+$$;
+
+-- Never fails the DDL that it watches: what it could not do is said as a warning, and reconcile() does it later.
+create function "bemi".on_ddl() returns event_trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if current_setting('bemi.reconciling', true) = 'on' then
+    return;
+  end if;
+  begin
+    perform "bemi".reconcile();
+  exception when others then
+    raise warning 'bemi: tracking could not follow this command (SQLSTATE %)', sqlstate
+      using hint = 'Run: select "bemi".reconcile()';
+  end;
+end
+$$;
+
+do $$
+begin
+  execute format('create event trigger %I on ddl_command_end
+    when tag in (%L, %L, %L, %L, %L, %L, %L) execute function "bemi".on_ddl()',
+    'bemi_reconcile_' || '"bemi".changes'::regclass::oid,
+    'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'CREATE TRIGGER', 'DROP TRIGGER', 'CREATE FOREIGN TABLE');
+  update "bemi".settings set event_trigger = true;
+exception when insufficient_privilege then
+  raise notice 'bemi: this role may not create event triggers: run reconcile() after changes of the schema';
+end
+$$;

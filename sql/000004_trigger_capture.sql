@@ -1,0 +1,378 @@
+-- Trigger capture: the triggers of a tracked table write the log themselves, in the transaction of the change.
+-- Names are prefixed, and rows converted as to_jsonb(alias.*), because a user's column called like an alias would win.
+
+-- What the changes of one statement have in common.
+create type "bemi".frame as (
+  schema text,
+  name text,
+  keys text[],
+  ignored text[],
+  masked text[],
+  is_strict boolean,
+  context jsonb,
+  source_id integer,
+  lsn pg_lsn,
+  transaction_id bigint,
+  written_at timestamptz,
+  id_time text
+);
+
+-- The first 15 characters of a UUIDv7: 48 bits of milliseconds, then the version.
+create function "bemi".id_time(a_time timestamptz) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select left(h.hex, 8) || '-' || right(h.hex, 4) || '-7'
+  from (select lpad(to_hex(floor(extract(epoch from a_time) * 1000)::bigint), 12, '0') as hex) as h
+$$;
+
+create function "bemi".open_frame(a_relation oid, a_statement text) returns "bemi".frame
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_frame "bemi".frame;
+  v_tracked "bemi".tracked_tables;
+begin
+  select * into v_tracked from "bemi".tracked_tables where relation = a_relation;
+  if not found then
+    raise exception 'relation % has capture triggers but is not tracked', a_relation;
+  end if;
+  v_frame.schema := v_tracked.schema;
+  v_frame.name := v_tracked.name;
+  if v_tracked.root <> a_relation or not (select event_trigger from "bemi".settings) then
+    -- Renames are noticed by the event trigger; without one the catalog is asked each time.
+    select n.nspname, c.relname into v_frame.schema, v_frame.name
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where c.oid = v_tracked.root;
+    v_frame.keys := "bemi".key_columns(v_tracked.root);
+  else
+    v_frame.keys := v_tracked.key_columns;
+  end if;
+  v_frame.ignored := v_tracked.ignored;
+  v_frame.masked := v_tracked.masked;
+  if v_tracked.masked <> '{}' then
+    v_frame.masked := "bemi".masked_columns(a_relation, v_tracked.masked, v_tracked.masked_numbers);
+  end if;
+  v_frame.is_strict := v_tracked.is_strict;
+  -- A statement's text may hold any column's value: once one table masks some, no text is kept.
+  if exists (select from "bemi".tracked_tables where masked <> '{}') then
+    v_frame.context := "bemi".current_context(null);
+  else
+    v_frame.context := "bemi".current_context(a_statement);
+  end if;
+  v_frame.source_id := "bemi".current_source('trigger');
+  v_frame.lsn := pg_current_wal_insert_lsn();
+  v_frame.transaction_id := pg_current_xact_id()::text::bigint;
+  v_frame.written_at := clock_timestamp();
+  v_frame.id_time := "bemi".id_time(v_frame.written_at);
+  return v_frame;
+end
+$$;
+
+-- A UUIDv7: the time of the statement, then random bits.
+create function "bemi".change_id(a_time text) returns uuid
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+  select overlay(gen_random_uuid()::text placing a_time from 1 for 15)::uuid
+$$;
+
+-- The one place that writes a change which stands alone: a row's, a TRUNCATE's, a gap's.
+create function "bemi".write_change(
+  a_frame "bemi".frame, a_operation text, a_before jsonb, a_after jsonb, a_lsn pg_lsn default null, a_index bigint default null
+) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_index bigint := coalesce(a_index, nextval('"bemi".change_sequence'));
+  v_former text := case when a_operation = 'UPDATE' then "bemi".key_of(a_before, a_frame.keys) end;
+  v_key text := "bemi".key_of(case when a_operation = 'DELETE' then a_before else a_after end, a_frame.keys);
+begin
+  insert into "bemi".changes (id, database, schema, "table", primary_key, former_primary_key, operation, before, after,
+    context, committed_at, queued_at, transaction_id, position, source_id, commit_lsn, transaction_index)
+  values ("bemi".change_id(a_frame.id_time), current_database(), a_frame.schema, a_frame.name,
+    v_key, case when v_former is distinct from v_key then v_former end, a_operation, a_before, a_after,
+    a_frame.context, a_frame.written_at, a_frame.written_at, a_frame.transaction_id,
+    (coalesce(a_lsn, a_frame.lsn) - '0/0'::pg_lsn)::bigint, a_frame.source_id, coalesce(a_lsn, a_frame.lsn), v_index);
+  return v_index;
+end
+$$;
+
+-- A statement that could not be captured is recorded as a gap: the table, the operation, the reason, and no values.
+create function "bemi".write_gap(a_relation oid, a_operation text, a_sqlstate text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_frame "bemi".frame;
+begin
+  select n.nspname, c.relname into v_frame.schema, v_frame.name
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where c.oid = coalesce(pg_partition_root(a_relation), a_relation);
+  v_frame.keys := '{}';
+  v_frame.context := jsonb_build_object('db',
+    "bemi".current_context(null) -> 'db' || jsonb_build_object('gap', jsonb_build_object('sqlstate', a_sqlstate)));
+  v_frame.source_id := "bemi".current_source('trigger');
+  v_frame.lsn := pg_current_wal_insert_lsn();
+  v_frame.transaction_id := pg_current_xact_id()::text::bigint;
+  v_frame.written_at := clock_timestamp();
+  v_frame.id_time := "bemi".id_time(v_frame.written_at);
+  perform "bemi".write_change(v_frame, a_operation, '{}', '{}');
+  raise warning 'bemi: a change of %.% was not captured (SQLSTATE %)', v_frame.schema, v_frame.name, a_sqlstate;
+exception when others then
+  raise warning 'bemi: a change was not captured (SQLSTATE %, then %)', a_sqlstate, sqlstate;
+end
+$$;
+
+-- The client's statement, unless it was not the client's: within other triggers the text says nothing about the change.
+create function "bemi".client_statement(a_depth integer) returns text
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+  select case when a_depth <= 1 then current_query() end
+$$;
+
+create function "bemi".is_strict(a_relation oid) returns boolean
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce((select is_strict from "bemi".tracked_tables where relation = a_relation), false)
+$$;
+
+create function "bemi".capture_insert() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_frame "bemi".frame;
+begin
+  if not exists (select from bemi_new) then
+    return null;
+  end if;
+  v_frame := "bemi".open_frame(tg_relid, "bemi".client_statement(pg_trigger_depth()));
+  insert into "bemi".changes (id, database, schema, "table", primary_key, operation, after,
+    context, committed_at, queued_at, transaction_id, position, source_id, commit_lsn, transaction_index)
+  select "bemi".change_id(v_frame.id_time), current_database(), v_frame.schema, v_frame.name,
+    "bemi".key_of(bemi_rows.bemi_after, v_frame.keys), 'CREATE', bemi_rows.bemi_after - v_frame.masked,
+    v_frame.context, v_frame.written_at, v_frame.written_at, v_frame.transaction_id,
+    (v_frame.lsn - '0/0'::pg_lsn)::bigint, v_frame.source_id, v_frame.lsn, nextval('"bemi".change_sequence')
+  from (select to_jsonb(bemi_row.*) as bemi_after from bemi_new as bemi_row) as bemi_rows;
+  return null;
+exception when others then
+  if "bemi".is_strict(tg_relid) then
+    raise;
+  end if;
+  perform "bemi".write_gap(tg_relid, 'CREATE', sqlstate);
+  return null;
+end
+$$;
+
+create function "bemi".capture_delete() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_frame "bemi".frame;
+begin
+  if not exists (select from bemi_old) then
+    return null;
+  end if;
+  v_frame := "bemi".open_frame(tg_relid, "bemi".client_statement(pg_trigger_depth()));
+  insert into "bemi".changes (id, database, schema, "table", primary_key, operation, before,
+    context, committed_at, queued_at, transaction_id, position, source_id, commit_lsn, transaction_index)
+  select "bemi".change_id(v_frame.id_time), current_database(), v_frame.schema, v_frame.name,
+    "bemi".key_of(bemi_rows.bemi_before, v_frame.keys), 'DELETE', bemi_rows.bemi_before - v_frame.masked,
+    v_frame.context, v_frame.written_at, v_frame.written_at, v_frame.transaction_id,
+    (v_frame.lsn - '0/0'::pg_lsn)::bigint, v_frame.source_id, v_frame.lsn, nextval('"bemi".change_sequence')
+  from (select to_jsonb(bemi_row.*) as bemi_before from bemi_old as bemi_row) as bemi_rows;
+  return null;
+exception when others then
+  if "bemi".is_strict(tg_relid) then
+    raise;
+  end if;
+  perform "bemi".write_gap(tg_relid, 'DELETE', sqlstate);
+  return null;
+end
+$$;
+
+-- The n-th row of one transition table became the n-th of the other: PostgreSQL adds to both at the same moment. That
+-- order is not documented, so the counts are compared, and the tests try it on every server version.
+create function "bemi".capture_update() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_frame "bemi".frame;
+begin
+  if not exists (select from bemi_new) then
+    return null;
+  end if;
+  if (select count(*) from bemi_old) <> (select count(*) from bemi_new) then
+    raise cardinality_violation using message = 'the transition tables differ in length';
+  end if;
+  v_frame := "bemi".open_frame(tg_relid, "bemi".client_statement(pg_trigger_depth()));
+  insert into "bemi".changes (id, database, schema, "table", primary_key, former_primary_key, operation, before, after,
+    context, committed_at, queued_at, transaction_id, position, source_id, commit_lsn, transaction_index)
+  select "bemi".change_id(v_frame.id_time), current_database(), v_frame.schema, v_frame.name,
+    bemi_pairs.bemi_key, nullif(bemi_pairs.bemi_former_key, bemi_pairs.bemi_key), 'UPDATE',
+    bemi_pairs.bemi_before - v_frame.masked, bemi_pairs.bemi_after - v_frame.masked,
+    v_frame.context, v_frame.written_at, v_frame.written_at, v_frame.transaction_id,
+    (v_frame.lsn - '0/0'::pg_lsn)::bigint, v_frame.source_id, v_frame.lsn, nextval('"bemi".change_sequence')
+  from (
+    select bemi_befores.bemi_before, bemi_afters.bemi_after,
+      "bemi".key_of(bemi_befores.bemi_before, v_frame.keys) as bemi_former_key,
+      "bemi".key_of(bemi_afters.bemi_after, v_frame.keys) as bemi_key
+    from (select row_number() over () as bemi_number, to_jsonb(bemi_row.*) as bemi_before
+        from bemi_old as bemi_row) as bemi_befores
+      join (select row_number() over () as bemi_number, to_jsonb(bemi_row.*) as bemi_after
+        from bemi_new as bemi_row) as bemi_afters using (bemi_number)
+    where bemi_befores.bemi_before - v_frame.ignored <> bemi_afters.bemi_after - v_frame.ignored
+    order by bemi_number
+  ) as bemi_pairs;
+  return null;
+exception when others then
+  if "bemi".is_strict(tg_relid) then
+    raise;
+  end if;
+  perform "bemi".write_gap(tg_relid, 'UPDATE', sqlstate);
+  return null;
+end
+$$;
+
+create function "bemi".capture_truncate() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform "bemi".write_change(
+    "bemi".open_frame(tg_relid, "bemi".client_statement(pg_trigger_depth())), 'TRUNCATE', '{}', '{}');
+  return null;
+exception when others then
+  if "bemi".is_strict(tg_relid) then
+    raise;
+  end if;
+  perform "bemi".write_gap(tg_relid, 'TRUNCATE', sqlstate);
+  return null;
+end
+$$;
+
+-- Row-level capture. The statements that are under way are kept in a transaction-local setting, innermost first, as
+-- `root oid:operation:half-done move;…`, and the client's text once: copying it for each row would be quadratic.
+create function "bemi".begin_statement() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform set_config('bemi.statements',
+    coalesce(pg_partition_root(tg_relid), tg_relid)::oid::text || ':' || tg_op || ':;'
+      || coalesce(current_setting('bemi.statements', true), ''), true);
+  if pg_trigger_depth() <= 1 then
+    -- One character more than is kept, and the end, where a comment may hold the context.
+    perform set_config('bemi.statement', current_query(), true);
+  end if;
+  return null;
+end
+$$;
+
+create function "bemi".end_statement() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform set_config('bemi.statements',
+    coalesce(substring(current_setting('bemi.statements', true) from '^[^;]*;(.*)$'), ''), true);
+  return null;
+end
+$$;
+
+-- Where a late change belongs. An AFTER ROW trigger can change a row of the same statement that was not reported yet:
+-- then the later change is in the log already. The late one goes right before the first change of its key in this
+-- transaction that starts from the late one's image and does not follow from the change before it.
+create function "bemi".successor_of(
+  a_frame "bemi".frame, a_key text, a_after jsonb, a_is_first boolean, out lsn pg_lsn, out transaction_index bigint
+)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+  select h.commit_lsn, h.transaction_index
+  from (
+    select c.commit_lsn, c.transaction_index, c.before,
+      lag(c.after) over (order by c.commit_lsn, c.transaction_index) as previous
+    from "bemi".changes c
+    where c."table" = a_frame.name and c.schema = a_frame.schema
+      and hashtextextended(c.primary_key, 0) = hashtextextended(a_key, 0) and c.primary_key = a_key
+      and c.committed_at >= transaction_timestamp() - interval '1 minute'
+      and c.source_id = a_frame.source_id and c.transaction_id = a_frame.transaction_id
+  ) as h
+  where h.before = a_after and case when h.previous is null then a_is_first else h.previous <> h.before end
+  order by h.commit_lsn, h.transaction_index
+  limit 1
+$$;
+
+create function "bemi".capture_row() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_frame "bemi".frame;
+  v_before jsonb := '{}';
+  v_after jsonb := '{}';
+  v_masked_before jsonb;
+  v_masked_after jsonb;
+  v_statements text := coalesce(current_setting('bemi.statements', true), '');
+  v_innermost text[] := string_to_array(split_part(v_statements, ';', 1), ':');
+  v_is_foreign boolean := (select relkind = 'f' from pg_class where oid = tg_relid);
+  v_operation text := case tg_op when 'INSERT' then 'CREATE' else tg_op end;
+  v_is_move boolean;
+  v_is_first boolean := true;
+  v_successor record;
+  v_lsn pg_lsn;
+  v_index bigint;
+begin
+  -- Guarded, but without a write inside: a subtransaction that writes costs a transaction id for each row.
+  begin
+    if tg_op <> 'INSERT' then
+      v_before := to_jsonb(old);
+    end if;
+    if tg_op <> 'DELETE' then
+      v_after := to_jsonb(new);
+    end if;
+    v_frame := "bemi".open_frame(tg_relid,
+      case when pg_trigger_depth() <= 1 then nullif(current_setting('bemi.statement', true), '') end);
+    v_masked_before := v_before - v_frame.masked;
+    v_masked_after := v_after - v_frame.masked;
+  exception when others then
+    if "bemi".is_strict(tg_relid) then
+      raise;
+    end if;
+    perform "bemi".write_gap(tg_relid, v_operation, sqlstate);
+    return null;
+  end;
+  if tg_op = 'UPDATE' and v_before - v_frame.ignored = v_after - v_frame.ignored then
+    return null;
+  end if;
+
+  -- A partition move arrives as the DELETE and the INSERT of an UPDATE: the first half is written, the second completes it.
+  v_is_move := tg_op <> 'UPDATE' and v_innermost[2] = 'UPDATE'
+    and v_innermost[1] = coalesce(pg_partition_root(tg_relid), tg_relid)::oid::text
+    and (select relispartition from pg_class where oid = tg_relid);
+  if v_is_move and tg_op = 'INSERT' and v_innermost[3] ~ '^[0-9]+$' then
+    perform set_config('bemi.maintenance', 'on', true);
+    update "bemi".changes
+    set operation = 'UPDATE', after = v_masked_after, primary_key = "bemi".key_of(v_after, v_frame.keys),
+      former_primary_key = nullif(primary_key, "bemi".key_of(v_after, v_frame.keys))
+    where source_id = v_frame.source_id and commit_lsn <= v_frame.lsn and transaction_index = v_innermost[3]::bigint
+      and transaction_id = v_frame.transaction_id and operation = 'DELETE' and "table" = v_frame.name
+      and committed_at >= transaction_timestamp() - interval '1 minute';
+    perform set_config('bemi.maintenance', '', true);
+    perform set_config('bemi.statements', regexp_replace(v_statements, '^([0-9]+:[A-Z]+:)[0-9]*;', '\1;'), true);
+    return null;
+  end if;
+
+  -- Late: this statement's version of the row is superseded already, or a deleted key exists again.
+  if not v_is_foreign and (tg_op = 'DELETE' or new.xmax::text <> '0') then
+    if tg_op <> 'INSERT' then
+      v_is_first := age(old.xmin) > age(pg_current_xact_id()::xid);
+    end if;
+    if tg_op <> 'DELETE' or v_is_first then
+      v_successor := "bemi".successor_of(v_frame,
+        "bemi".key_of(case tg_op when 'DELETE' then v_before else v_after end, v_frame.keys), v_masked_after, v_is_first);
+      v_lsn := v_successor.lsn;
+      v_index := v_successor.transaction_index - 1;
+    end if;
+  end if;
+  v_index := "bemi".write_change(v_frame, v_operation,
+    v_masked_before, v_masked_after, v_lsn, v_index);
+  if v_is_move and tg_op = 'DELETE' then
+    perform set_config('bemi.statements', regexp_replace(v_statements, '^([0-9]+:[A-Z]+:)[0-9]*;', '\1' || v_index || ';'), true);
+  end if;
+  return null;
+end
+$$;

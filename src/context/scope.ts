@@ -1,0 +1,112 @@
+import { AsyncLocalStorage } from "node:async_hooks";
+import { warn } from "./warn.ts";
+
+/** Who, where and how: any JSON object. Values that JSON cannot hold are left out, bigints become strings. */
+export type Context = { readonly [key: string]: unknown };
+
+export interface ContextOptions {
+  /**
+   * Whether the new context adds to the one around it or stands alone.
+   * @default "merge"
+   */
+  readonly mode?: "merge" | "replace";
+}
+
+/** One scope's own cell. Only {@linkcode mergeContext} changes it, and a change drops the cached `text`. */
+interface Scope {
+  readonly outer: Scope | undefined;
+  /** Set until the first look: middleware is asked for its context as late as possible. */
+  provider: (() => Context) | undefined;
+  own: Context;
+  revision: number;
+}
+
+const storage: AsyncLocalStorage<Scope> = new AsyncLocalStorage();
+
+/**
+ * Runs `fn` with a context: every write made within, however deep in the call tree, carries it.
+ * What `fn` returns is awaited inside the scope, since the queries of most drivers are lazy.
+ *
+ * @example
+ * ```ts
+ * import { withContext } from "@bemi/core";
+ * await withContext({ user_id: 42 }, () => Promise.resolve());
+ * ```
+ */
+export function withContext<R>(
+  context: Context,
+  fn: () => R,
+  options: ContextOptions = {},
+): Promise<Awaited<R>> {
+  return inScope({ provider: undefined, own: plain(context) }, fn, options);
+}
+
+/** As {@linkcode withContext}, but `provider` is called at the first write within, once. */
+export function withLazyContext<R>(
+  provider: () => Context,
+  fn: () => R,
+  options: ContextOptions = {},
+): Promise<Awaited<R>> {
+  return inScope({ provider, own: {} }, fn, options);
+}
+
+/** The context in force here, merged from all scopes around, or `undefined` outside one. */
+export function currentContext(): Context | undefined {
+  const scope = storage.getStore();
+  return scope && merged(scope);
+}
+
+/** Adds to the context of the innermost scope, for all that follows in it; does nothing outside one. */
+export function mergeContext(patch: Context): void {
+  const scope = storage.getStore();
+  if (!scope) return;
+  resolve(scope);
+  scope.own = { ...scope.own, ...plain(patch) };
+  scope.revision++;
+}
+
+/** A key that changes whenever the context in force does. For caches. */
+export function scopeKey(): readonly [object, number] | undefined {
+  const scope = storage.getStore();
+  if (!scope) return undefined;
+  let revision = 0;
+  for (let s: Scope | undefined = scope; s; s = s.outer) revision += s.revision;
+  return [scope, revision];
+}
+
+async function inScope<R>(
+  cell: Pick<Scope, "provider" | "own">,
+  fn: () => R,
+  options: ContextOptions,
+): Promise<Awaited<R>> {
+  const outer = options.mode === "replace" ? undefined : storage.getStore();
+  return await storage.run({ ...cell, outer, revision: 0 }, async () => await fn());
+}
+
+function merged(scope: Scope): Context {
+  resolve(scope);
+  return scope.outer ? { ...merged(scope.outer), ...scope.own } : scope.own;
+}
+
+function resolve(scope: Scope): void {
+  const provider = scope.provider;
+  if (!provider) return;
+  // First, so that a provider which itself writes or reads the context does not call itself again.
+  scope.provider = undefined;
+  try {
+    scope.own = { ...plain(provider()), ...scope.own };
+  } catch (error) {
+    warn("the context function threw: the request goes on without its context", error);
+  }
+}
+
+function plain(context: Context): Context {
+  if (typeof context === "object" && context !== null && !Array.isArray(context)) {
+    if (!("then" in context && typeof context.then === "function")) return context;
+    warn("a context function must not be asynchronous: its promise was ignored");
+    (context as unknown as Promise<unknown>).then(undefined, () => {});
+    return {};
+  }
+  warn(`a context must be an object, not ${context === null ? "null" : typeof context}: it was ignored`);
+  return {};
+}

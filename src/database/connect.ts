@@ -1,0 +1,96 @@
+import { BemiError } from "../errors.ts";
+import type {
+  Database,
+  DatabaseLike,
+  PgClientLike,
+  PgliteLike,
+  PgPoolLike,
+  PostgresLike,
+} from "./port.ts";
+
+/**
+ * Sees a client, by its shape, as a {@linkcode Database}.
+ *
+ * @throws {BemiError} `unsupported_client`
+ */
+export function connect(db: DatabaseLike): Database {
+  const client = db as unknown as Record<string, unknown> | undefined;
+  if (client && typeof client.unsafe === "function") return fromPostgres(db as PostgresLike);
+  if (client && typeof client.query === "function") {
+    if (typeof client.exec === "function") return fromPglite(db as PgliteLike);
+    if (typeof client.totalCount === "number") return fromPool(db as PgPoolLike);
+    return fromClient(db as PgClientLike);
+  }
+  throw new BemiError("unsupported_client", "This is no database client that Bemi knows", {
+    hint: "Pass a postgres.js Sql, a PGlite, or a pg Pool or Client.",
+  });
+}
+
+function fromPostgres(sql: PostgresLike): Database {
+  return {
+    query: async <Row extends object>(text: string, parameters: readonly (string | null)[] = []) =>
+      [...await sql.unsafe(text, [...parameters])] as Row[],
+    execute: async (text) => {
+      await sql.unsafe(text);
+    },
+    transaction: async <R>(fn: (tx: Database) => Promise<R>) => {
+      const begin = sql.begin ?? sql.savepoint;
+      if (!begin) return await fn(fromPostgres(sql));
+      return await begin.call(sql, (tx: PostgresLike) => fn(fromPostgres(tx))) as R;
+    },
+  };
+}
+
+function fromPglite(db: PgliteLike): Database {
+  return {
+    query: async <Row extends object>(text: string, parameters: readonly (string | null)[] = []) =>
+      (await db.query(text, [...parameters])).rows as Row[],
+    execute: async (text) => {
+      await db.exec(text);
+    },
+    transaction: async <R>(fn: (tx: Database) => Promise<R>) =>
+      db.transaction
+        ? await db.transaction((tx: PgliteLike) => fn(fromPglite(tx))) as R
+        : await fn(fromPglite(db)),
+  };
+}
+
+function fromClient(client: PgClientLike): Database {
+  const database: Database = {
+    query: async <Row extends object>(text: string, parameters: readonly (string | null)[] = []) =>
+      (await client.query(text, [...parameters])).rows as Row[],
+    execute: async (text) => {
+      await client.query(text);
+    },
+    transaction: async (fn) => {
+      await client.query("begin");
+      try {
+        const result = await fn(database);
+        await client.query("commit");
+        return result;
+      } catch (error) {
+        await client.query("rollback");
+        throw error;
+      }
+    },
+  };
+  return database;
+}
+
+function fromPool(pool: PgPoolLike): Database {
+  return {
+    ...fromClient(pool),
+    transaction: async (fn) => {
+      const client = await pool.connect();
+      let broken = false;
+      try {
+        return await fromClient(client).transaction(fn);
+      } catch (error) {
+        broken = true;
+        throw error;
+      } finally {
+        client.release(broken);
+      }
+    },
+  };
+}

@@ -1,0 +1,42 @@
+/**
+ * What Bemi itself needs of a database client, whatever the client.
+ * Parameters travel as text and are cast in the SQL (`$1::jsonb`), so that every driver sends the same.
+ */
+export interface Database {
+  query<Row extends object>(text: string, parameters?: readonly (string | null)[]): Promise<Row[]>;
+  /** Several statements in one string, without parameters or results. */
+  execute(sql: string): Promise<void>;
+  transaction<R>(fn: (tx: Database) => Promise<R>): Promise<R>;
+}
+
+/** A postgres.js `Sql`, or another client with its `unsafe` and `begin`. */
+export interface PostgresLike {
+  // deno-lint-ignore no-explicit-any -- each driver types its results in a way of its own
+  unsafe(text: string, parameters?: any[]): PromiseLike<readonly unknown[]>;
+  // deno-lint-ignore no-explicit-any
+  begin?(fn: (tx: any) => Promise<unknown>): Promise<unknown>;
+  // deno-lint-ignore no-explicit-any
+  savepoint?(fn: (tx: any) => Promise<unknown>): Promise<unknown>;
+}
+
+/** A PGlite, or its transaction. */
+export interface PgliteLike {
+  query(text: string, parameters?: unknown[]): Promise<{ rows: unknown[] }>;
+  exec(sql: string): Promise<unknown>;
+  // deno-lint-ignore no-explicit-any
+  transaction?(fn: (tx: any) => Promise<unknown>): Promise<unknown>;
+}
+
+/** A pg `Client`, or a `PoolClient`. */
+export interface PgClientLike {
+  query(text: string, parameters?: unknown[]): Promise<{ rows: unknown[] }>;
+}
+
+/** A pg `Pool`. */
+export interface PgPoolLike extends PgClientLike {
+  connect(): Promise<PgClientLike & { release(error?: boolean): void }>;
+  totalCount: number;
+}
+
+/** Every client that Bemi's own functions take. */
+export type DatabaseLike = PostgresLike | PgliteLike | PgPoolLike | PgClientLike;

@@ -1,0 +1,27 @@
+/** The SQLSTATEs that Bemi acts on (PostgreSQL documentation, appendix A). */
+export const SQLSTATE = {
+  activeSqlTransaction: "25001",
+  deadlockDetected: "40P01",
+  duplicateSchema: "42P06",
+  featureNotSupported: "0A000",
+  insufficientPrivilege: "42501",
+  invalidParameterValue: "22023",
+  invalidTransactionTermination: "2D000",
+  lockNotAvailable: "55P03",
+  undefinedColumn: "42703",
+  undefinedFunction: "42883",
+  undefinedTable: "42P01",
+  uniqueViolation: "23505",
+  wrongObjectType: "42809",
+} as const;
+
+/** The SQLSTATE that a driver's error carries, whichever driver. */
+export function sqlstateOf(error: unknown): string | undefined {
+  if (typeof error !== "object" || error === null) return undefined;
+  // Bun's own client keeps the SQLSTATE in `errno`, and a code of its own beside it.
+  const { code, errno } = error as { code?: unknown; errno?: unknown };
+  for (const value of [code, errno]) {
+    if (typeof value === "string" && /^[0-9A-Z]{5}$/.test(value)) return value;
+  }
+  return undefined;
+}

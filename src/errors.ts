@@ -1,0 +1,52 @@
+/**
+ * Every code that a {@linkcode BemiError} can carry, and what it means.
+ *
+ * | code | meaning |
+ * | --- | --- |
+ * | `connection_failed` | the database could not be reached |
+ * | `context_invalid` | a context is not a plain JSON object |
+ * | `decode_failed` | bytes from the Write-Ahead Log are malformed, truncated or unknown |
+ * | `invalid_name` | a schema name cannot be used |
+ * | `lock_timeout` | a table stayed locked by others through every attempt |
+ * | `missing_package` | an optional package is not installed |
+ * | `not_trackable` | this relation cannot be tracked |
+ * | `privilege_missing` | the role lacks a right |
+ * | `schema_incompatible` | the installed schema is newer than this library |
+ * | `schema_missing` | Bemi is not installed in this database |
+ * | `table_missing` | no such table |
+ * | `unsupported_client` | the database client is of no known kind |
+ * | `usage` | the call or the command line is wrong |
+ */
+export type BemiErrorCode =
+  | "connection_failed"
+  | "context_invalid"
+  | "decode_failed"
+  | "invalid_name"
+  | "lock_timeout"
+  | "missing_package"
+  | "not_trackable"
+  | "privilege_missing"
+  | "schema_incompatible"
+  | "schema_missing"
+  | "table_missing"
+  | "unsupported_client"
+  | "usage";
+
+/** What every failure that Bemi itself reports is thrown as: a stable code, a sentence, and the remedy. */
+export class BemiError extends Error {
+  override readonly name: string = "BemiError";
+  /** One of the documented codes; match on this, never on the message. */
+  readonly code: BemiErrorCode;
+  /** What to do about it, where that is known. */
+  readonly hint: string | undefined;
+
+  constructor(
+    code: BemiErrorCode,
+    message: string,
+    options: { readonly hint?: string | undefined; readonly cause?: unknown } = {},
+  ) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.code = code;
+    this.hint = options.hint;
+  }
+}

@@ -1,0 +1,127 @@
+import { connect } from "../database/connect.ts";
+import type { Database, DatabaseLike } from "../database/port.ts";
+import { SQLSTATE, sqlstateOf } from "../database/sqlstate.ts";
+import { BemiError } from "../errors.ts";
+import { migrations } from "../generated/sql.ts";
+import { DEFAULT_SCHEMA, quoteSchema } from "../identifiers.ts";
+import { inSchema, installedVersion } from "./schema.ts";
+
+export interface SchemaOptions {
+  /**
+   * The schema that holds everything of Bemi's.
+   * @default "bemi"
+   */
+  readonly schema?: string | undefined;
+}
+
+/** What {@linkcode install} found and left, as schema versions; 0 is "not installed". */
+export interface InstallResult {
+  readonly from: number;
+  readonly to: number;
+}
+
+/** The version of the schema that this library brings. */
+export const SCHEMA_VERSION: number = migrations.length;
+
+/**
+ * Creates or upgrades Bemi's schema, in one transaction. Does nothing where it is up to date; of two that run at
+ * once, one waits for the other.
+ *
+ * @throws {BemiError} `schema_incompatible`, `privilege_missing`, `invalid_name`
+ */
+export async function install(
+  db: DatabaseLike,
+  options: SchemaOptions = {},
+): Promise<InstallResult> {
+  const schema = options.schema ?? DEFAULT_SCHEMA;
+  quoteSchema(schema);
+  try {
+    return await connect(db).transaction((tx) => migrate(tx, schema));
+  } catch (error) {
+    if (sqlstateOf(error) === SQLSTATE.insufficientPrivilege) {
+      throw new BemiError("privilege_missing", `This role may not create the schema "${schema}"`, {
+        hint: "Run this as the owner of the database, or: grant create on database … to the role.",
+        cause: error,
+      });
+    }
+    throw error;
+  }
+}
+
+async function migrate(tx: Database, schema: string): Promise<InstallResult> {
+  // One lock for all schemas of the database: they share the view public.changes.
+  await tx.query("select pg_advisory_xact_lock(hashtextextended('bemi.install', 0))");
+  const from = await installedVersion(tx, schema);
+  if (from > SCHEMA_VERSION) {
+    throw new BemiError(
+      "schema_incompatible",
+      `The schema "${schema}" has version ${from}, newer than this library's ${SCHEMA_VERSION}`,
+      { hint: "Upgrade @bemi/core." },
+    );
+  }
+  if (from === SCHEMA_VERSION) return { from, to: from };
+  await tx.execute("set local search_path = pg_catalog, pg_temp");
+  await tx.execute("set local client_min_messages = warning");
+  if (from === 0) await tx.execute(inSchema(schema, await ledgerSql(tx, schema)));
+  for (const migration of migrations.slice(from)) {
+    await tx.query(
+      inSchema(schema, 'insert into "bemi".migrations (version, name) values ($1::integer, $2)'),
+      [String(migration.version), migration.name],
+    );
+    await tx.execute(inSchema(schema, migration.sql));
+  }
+  await tx.execute(inSchema(schema, TAKE_BACK_GRANTS));
+  return { from, to: SCHEMA_VERSION };
+}
+
+async function ledgerSql(tx: Database, schema: string): Promise<string> {
+  const [existing] = await tx.query<{ used: boolean }>(
+    `select exists (select from pg_class where relnamespace = n.oid)
+      or exists (select from pg_proc where pronamespace = n.oid) as used
+    from pg_namespace n where nspname = $1::text`,
+    [schema],
+  );
+  if (existing?.used) {
+    throw new BemiError("schema_incompatible", `The schema "${schema}" holds objects that are not Bemi's`, {
+      hint: "Choose another schema for Bemi with --schema, or the option `schema`.",
+    });
+  }
+  const create = existing ? "" : `create schema "bemi"; comment on schema "bemi" is 'Change tracking by Bemi';`;
+  return `${create}
+    create table "bemi".migrations (
+      version integer primary key,
+      name text not null,
+      applied_at timestamptz not null default clock_timestamp()
+    );`;
+}
+
+// Functions can be executed by everybody unless that is taken back, and hosts' default privileges give more. Only what
+// this transaction made is touched: later grants are somebody's decision.
+const TAKE_BACK_GRANTS = `do $$
+declare
+  v_object record;
+  v_this xid := pg_current_xact_id()::xid;
+  v_schema oid := '"bemi"'::regnamespace;
+begin
+  for v_object in
+    select distinct k.kind, k.name, case g.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end as grantee
+    from (
+      select 'schema' as kind, oid::regnamespace::text as name, coalesce(nspacl, acldefault('n', nspowner)) as acl, nspowner as owner
+      from pg_namespace where oid = v_schema and xmin = v_this
+      union all
+      select case relkind when 'S' then 'sequence' else 'table' end, oid::regclass::text, relacl, relowner
+      from pg_class where relnamespace = v_schema and relkind in ('r', 'p', 'v', 'S')
+      union all
+      select 'function', oid::regprocedure::text, coalesce(proacl, acldefault('f', proowner)), proowner
+      from pg_proc where pronamespace = v_schema and xmin = v_this
+      union all
+      select 'type', oid::regtype::text, coalesce(typacl, acldefault('T', typowner)), typowner
+      from pg_type where typnamespace = v_schema and xmin = v_this and typtype = 'c'
+        and typrelid in (select oid from pg_class where relkind = 'c')
+    ) as k, aclexplode(k.acl) g
+    where g.grantee <> k.owner
+  loop
+    execute format('revoke all on %s %s from %s', v_object.kind, v_object.name, v_object.grantee);
+  end loop;
+end
+$$`;

@@ -1,0 +1,158 @@
+import { connect } from "../database/connect.ts";
+import type { Database, DatabaseLike } from "../database/port.ts";
+import { SQLSTATE, sqlstateOf } from "../database/sqlstate.ts";
+import { BemiError, type BemiErrorCode } from "../errors.ts";
+import { DEFAULT_SCHEMA } from "../identifiers.ts";
+import type { SchemaOptions } from "./install.ts";
+import { inSchema, requireInstalled } from "./schema.ts";
+
+export interface TrackOptions extends SchemaOptions {
+  /** Columns of no interest: an UPDATE of nothing else records nothing. */
+  readonly ignore?: readonly string[] | undefined;
+  /** Columns that are absent from every copy: before, after, and the statement's text. */
+  readonly mask?: readonly string[] | undefined;
+  /** Whether a failure to record a change fails the write. By default it leaves a gap marker in the log. */
+  readonly strict?: boolean | undefined;
+  /**
+   * How long to wait for the table's lock, in milliseconds, at each of `attempts`.
+   * @default 2000
+   */
+  readonly lockTimeout?: number | undefined;
+  /** @default 5 */
+  readonly attempts?: number | undefined;
+}
+
+/**
+ * Tracks a table, with its partitions and children; again, to change its options.
+ *
+ * @param table as in SQL: `todos`, `app.todos`, `"Odd Name"`
+ * @throws {BemiError} `table_missing`, `not_trackable`, `privilege_missing`, `lock_timeout`, `schema_missing`
+ */
+export async function track(
+  db: DatabaseLike,
+  table: string,
+  options: TrackOptions = {},
+): Promise<void> {
+  const { ignore, mask, strict } = options;
+  const given = Object.fromEntries(
+    Object.entries({ ignore, mask, strict }).filter(([, value]) => value !== undefined),
+  );
+  await onTable(db, table, options, 'select "bemi".track($1::regclass, $2::jsonb)', [
+    JSON.stringify(given),
+  ]);
+}
+
+/**
+ * Stops tracking a table; what is in the log stays.
+ *
+ * @throws {BemiError} as {@linkcode track}
+ */
+export async function untrack(
+  db: DatabaseLike,
+  table: string,
+  options: Omit<TrackOptions, "ignore" | "mask" | "strict"> = {},
+): Promise<void> {
+  await onTable(db, table, options, 'select "bemi".untrack($1::regclass)', []);
+}
+
+/** The tables that can be tracked: every ordinary and partitioned one that is not the system's, temporary, or Bemi's. */
+export async function trackableTables(
+  db: DatabaseLike,
+  options: SchemaOptions = {},
+): Promise<string[]> {
+  const schema = options.schema ?? DEFAULT_SCHEMA;
+  const rows = await connect(db).query<{ name: string }>(inSchema(
+    schema,
+    `select format('%I.%I', n.nspname, c.relname) as name
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where c.relkind in ('r', 'p') and not c.relispartition and "bemi".refusal(c.oid) is null
+      and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+    order by 1`,
+  ));
+  return rows.map((row) => row.name);
+}
+
+/** Tracks every table there is, one transaction each, and from now on each new one. */
+export async function trackAll(db: DatabaseLike, options: TrackOptions = {}): Promise<string[]> {
+  const schema = options.schema ?? DEFAULT_SCHEMA;
+  const database = connect(db);
+  await requireInstalled(database, schema);
+  const tables = await trackableTables(db, options);
+  for (const table of tables) await track(db, table, options);
+  await database.query(inSchema(schema, 'update "bemi".settings set track_all = true'));
+  return tables;
+}
+
+async function onTable(
+  db: DatabaseLike,
+  table: string,
+  options: TrackOptions,
+  sql: string,
+  parameters: string[],
+): Promise<void> {
+  const schema = options.schema ?? DEFAULT_SCHEMA;
+  const { lockTimeout = 2000, attempts = 5 } = options;
+  const database = connect(db);
+  await requireInstalled(database, schema);
+  const name = await resolve(database, table);
+  for (let attempt = 1;; attempt++) {
+    try {
+      await database.transaction(async (tx) => {
+        await tx.query("select set_config('lock_timeout', $1, true)", [`${lockTimeout}ms`]);
+        await tx.query(inSchema(schema, sql), [name, ...parameters]);
+      });
+      return;
+    } catch (error) {
+      const state = sqlstateOf(error);
+      const locked = state === SQLSTATE.lockNotAvailable || state === SQLSTATE.deadlockDetected;
+      if (!locked) throw explained(error);
+      if (attempt >= attempts) {
+        throw new BemiError("lock_timeout", `${name} stayed locked by other sessions`, {
+          hint: "Try again when no long transaction uses the table: see pg_stat_activity.",
+          cause: error,
+        });
+      }
+      await new Promise((done) => setTimeout(done, 100 * 2 ** attempt * (0.5 + Math.random())));
+    }
+  }
+}
+
+async function resolve(db: Database, table: string): Promise<string> {
+  let name: string | null | undefined;
+  try {
+    const [row] = await db.query<{ name: string | null }>(
+      `select format('%I.%I', n.nspname, c.relname) as name
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = to_regclass($1::text)`,
+      [table],
+    );
+    name = row?.name;
+  } catch (error) {
+    // A name that is no identifier at all, such as `a.b.c.d` or an unclosed quote.
+    throw missing(table, error);
+  }
+  if (!name) throw missing(table);
+  return name;
+}
+
+function missing(table: string, cause?: unknown): BemiError {
+  return new BemiError("table_missing", `There is no table ${table}`, {
+    hint: "Write it as in SQL, with its schema if that is not in the search path, and in double quotes where needed.",
+    cause,
+  });
+}
+
+const EXPLAINED: Readonly<Record<string, BemiErrorCode>> = {
+  [SQLSTATE.featureNotSupported]: "not_trackable",
+  [SQLSTATE.insufficientPrivilege]: "privilege_missing",
+  [SQLSTATE.invalidParameterValue]: "not_trackable",
+  [SQLSTATE.undefinedColumn]: "not_trackable",
+  [SQLSTATE.wrongObjectType]: "not_trackable",
+};
+
+// The messages are the SQL functions' own, and name tables and columns, never values.
+function explained(error: unknown): unknown {
+  const code = EXPLAINED[sqlstateOf(error) ?? ""];
+  if (!code) return error;
+  const { message, hint } = error as { message: string; hint?: string };
+  return new BemiError(code, message, { hint, cause: error });
+}

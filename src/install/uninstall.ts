@@ -1,0 +1,67 @@
+import { connect } from "../database/connect.ts";
+import type { DatabaseLike } from "../database/port.ts";
+import { DEFAULT_SCHEMA } from "../identifiers.ts";
+import type { SchemaOptions } from "./install.ts";
+import { inSchema, requireInstalled } from "./schema.ts";
+
+/**
+ * Removes everything that {@linkcode install} and `track` made, the log of changes included, in one transaction.
+ *
+ * @throws {BemiError} `schema_missing`
+ */
+export async function uninstall(db: DatabaseLike, options: SchemaOptions = {}): Promise<void> {
+  const schema = options.schema ?? DEFAULT_SCHEMA;
+  await connect(db).transaction(async (tx) => {
+    await tx.query("select pg_advisory_xact_lock(hashtextextended('bemi.install', 0))");
+    await requireInstalled(tx, schema);
+    await tx.execute("set local search_path = pg_catalog, pg_temp; set local client_min_messages = warning");
+    await tx.execute(inSchema(schema, UNINSTALL));
+  });
+}
+
+const UNINSTALL = `do $$
+declare
+  v_object record;
+  v_schema oid := '"bemi"'::regnamespace;
+begin
+  for v_object in
+    select e.evtname from pg_event_trigger e join pg_proc p on p.oid = e.evtfoid where p.pronamespace = v_schema
+  loop
+    execute format('drop event trigger %I', v_object.evtname);
+  end loop;
+  for v_object in
+    select t.relation from "bemi".tracked_tables t join pg_class c on c.oid = t.relation
+  loop
+    perform "bemi".untrack(v_object.relation);
+  end loop;
+  -- Whatever a lost ledger row left behind.
+  for v_object in
+    select t.tgname, t.tgrelid::regclass as relation
+    from pg_trigger t join pg_proc p on p.oid = t.tgfoid join pg_class c on c.oid = t.tgrelid
+    where p.pronamespace = v_schema and c.relnamespace <> v_schema and t.tgparentid = 0
+  loop
+    execute format('drop trigger %I on %s', v_object.tgname, v_object.relation);
+  end loop;
+  if obj_description(to_regclass('public.changes'), 'pg_class') = 'Changes of tracked tables, from "bemi".changes' then
+    drop view public.changes;
+  end if;
+  if obj_description(v_schema, 'pg_namespace') = 'Change tracking by Bemi' then
+    drop schema "bemi" cascade;
+    return;
+  end if;
+  -- Somebody else made the schema: it stays, empty.
+  drop table "bemi".changes, "bemi".migrations cascade;
+  for v_object in select oid::regclass as name from pg_class where relnamespace = v_schema and relkind = 'r' loop
+    execute format('drop table %s cascade', v_object.name);
+  end loop;
+  for v_object in select oid::regprocedure as name from pg_proc where pronamespace = v_schema loop
+    execute format('drop function if exists %s cascade', v_object.name);
+  end loop;
+  for v_object in select oid::regclass as name from pg_class where relnamespace = v_schema and relkind = 'c' loop
+    execute format('drop type %s cascade', v_object.name);
+  end loop;
+  for v_object in select oid::regclass as name from pg_class where relnamespace = v_schema and relkind = 'S' loop
+    execute format('drop sequence %s', v_object.name);
+  end loop;
+end
+$$`;
