@@ -1,6 +1,6 @@
 /**
  * What Bemi itself needs of a database client, whatever the client.
- * Parameters travel as text and are cast in the SQL (`$1::jsonb`), so that every driver sends the same.
+ * Parameters travel as text and are cast in the SQL (`$1::text::jsonb`), so that every driver sends the same.
  */
 export interface Database {
   query<Row extends object>(text: string, parameters?: readonly (string | null)[]): Promise<Row[]>;

@@ -65,7 +65,7 @@ async function migrate(tx: Database, schema: string): Promise<InstallResult> {
   if (from === 0) await tx.execute(inSchema(schema, await ledgerSql(tx, schema)));
   for (const migration of migrations.slice(from)) {
     await tx.query(
-      inSchema(schema, 'insert into "bemi".migrations (version, name) values ($1::integer, $2)'),
+      inSchema(schema, 'insert into "bemi".migrations (version, name) values ($1::text::integer, $2)'),
       [String(migration.version), migration.name],
     );
     await tx.execute(inSchema(schema, migration.sql));

@@ -37,7 +37,7 @@ export async function track(
   const given = Object.fromEntries(
     Object.entries({ ignore, mask, strict }).filter(([, value]) => value !== undefined),
   );
-  await onTable(db, table, options, 'select "bemi".track($1::regclass, $2::jsonb)', [
+  await onTable(db, table, options, 'select "bemi".track($1::text::regclass, $2::text::jsonb)', [
     JSON.stringify(given),
   ]);
 }
@@ -52,7 +52,7 @@ export async function untrack(
   table: string,
   options: Omit<TrackOptions, "ignore" | "mask" | "strict"> = {},
 ): Promise<void> {
-  await onTable(db, table, options, 'select "bemi".untrack($1::regclass)', []);
+  await onTable(db, table, options, 'select "bemi".untrack($1::text::regclass)', []);
 }
 
 /** The tables that can be tracked: every ordinary and partitioned one that is not the system's, temporary, or Bemi's. */
