@@ -1,0 +1,175 @@
+/**
+ * PGlite, with the context of each write set for it.
+ *
+ * @module
+ */
+import { AsyncLocalStorage } from "node:async_hooks";
+import { statementContext } from "../context/statement-context.ts";
+import { warn } from "../context/warn.ts";
+import { SQLSTATE, sqlstateOf } from "../database/sqlstate.ts";
+import { statementKind } from "./statement-kind.ts";
+
+type AsyncMethod = (...args: never[]) => Promise<unknown>;
+
+/** What of a PGlite is replaced; everything else stays as it is. */
+export interface PgliteClient {
+  readonly query: AsyncMethod;
+  readonly exec: AsyncMethod;
+  readonly sql: AsyncMethod;
+  readonly transaction: AsyncMethod;
+}
+
+export interface PgliteOptions {
+  /**
+   * Which statements outside a transaction get one of their own, with the context: those with a data-modifying
+   * keyword, or all, for functions that write (`select complete_todo(1)`).
+   * @default "writes"
+   */
+  readonly wrap?: "writes" | "all";
+}
+
+interface Transaction {
+  query(sql: string, ...rest: unknown[]): Promise<unknown>;
+  exec(sql: string, ...rest: unknown[]): Promise<unknown>;
+  sql(strings: TemplateStringsArray, ...values: unknown[]): Promise<unknown>;
+  rollback(): Promise<void>;
+}
+
+type Pglite = Omit<Transaction, "rollback"> & {
+  transaction(fn: (tx: Transaction) => Promise<unknown>): Promise<unknown>;
+};
+
+interface OpenTransaction {
+  readonly tx: Transaction;
+  readonly savepoint: <R>(fn: (tx: Transaction) => Promise<R>) => Promise<R>;
+  isOpen: boolean;
+}
+
+const SET_CONTEXT = "select set_config('bemi.context', $1, true)";
+
+/**
+ * Wraps a PGlite: a write made within a context carries it; outside one nothing changes.
+ * PGlite has one session, and calling `db.query` within `db.transaction` blocks forever: here it joins the transaction.
+ *
+ * @example
+ * ```ts
+ * import { PGlite } from "@electric-sql/pglite";
+ * import { withBemi } from "@bemi/core/pglite";
+ * const db = withBemi(await PGlite.create());
+ * ```
+ */
+export function withBemi<D extends PgliteClient>(db: D, options: PgliteOptions = {}): D {
+  const inner = db as unknown as Pglite;
+  const current: AsyncLocalStorage<OpenTransaction> = new AsyncLocalStorage();
+  const joined = (): OpenTransaction | undefined => {
+    const open = current.getStore();
+    return open?.isOpen ? open : undefined;
+  };
+
+  const run = async (method: "query" | "exec", sql: string, rest: unknown[]): Promise<unknown> => {
+    const open = joined();
+    if (open) return await open.tx[method](sql, ...rest);
+    const context = statementContext();
+    const kind = statementKind(sql);
+    if (context === undefined || kind.controls || !(kind.writes || options.wrap === "all")) {
+      return await inner[method](sql, ...rest);
+    }
+    try {
+      return await inner.transaction(async (tx) => {
+        await tx.query(SET_CONTEXT, [context]);
+        return await tx[method](sql, ...rest);
+      });
+    } catch (error) {
+      const state = sqlstateOf(error);
+      if (state !== SQLSTATE.activeSqlTransaction && state !== SQLSTATE.invalidTransactionTermination) throw error;
+      warn("a statement cannot run inside a transaction: it ran without its context");
+      return await inner[method](sql, ...rest);
+    }
+  };
+
+  const replaced = {
+    query: (sql: string, ...rest: unknown[]) => run("query", sql, rest),
+    exec: (sql: string, ...rest: unknown[]) => run("exec", sql, rest),
+    // PGlite's template tag calls the `query` of whatever it is called on.
+    sql: (strings: TemplateStringsArray, ...values: unknown[]) => inner.sql.call(wrapped, strings, ...values),
+    transaction: async (fn: (tx: Transaction) => Promise<unknown>): Promise<unknown> => {
+      const open = joined();
+      if (open) return await open.savepoint(fn);
+      return await inner.transaction(async (tx) => {
+        const entered = openTransaction(tx);
+        try {
+          return await current.run(entered, () => fn(entered.tx));
+        } finally {
+          entered.isOpen = false;
+        }
+      });
+    },
+  };
+
+  const wrapped = replacing(db, replaced);
+  return wrapped;
+}
+
+/** Differs from every context: whatever the session has, it is sent anew. */
+const UNKNOWN = "\u0000";
+
+// In a transaction the context goes ahead of the first statement, and again once it differs from what the session
+// has: because it changed, or because something was rolled back.
+function openTransaction(tx: Transaction): OpenTransaction {
+  let sent = "";
+  let savepoints = 0;
+  const inContext = async (sql: string, statement: () => Promise<unknown>): Promise<unknown> => {
+    const context = statementContext() ?? "";
+    if (context !== sent) {
+      await tx.query(SET_CONTEXT, [context]);
+      sent = context;
+    }
+    try {
+      return await statement();
+    } catch (error) {
+      sent = UNKNOWN;
+      throw error;
+    } finally {
+      if (statementKind(sql).rollsBack) sent = UNKNOWN;
+    }
+  };
+  const replaced = {
+    query: (sql: string, ...rest: unknown[]) => inContext(sql, () => tx.query(sql, ...rest)),
+    exec: (sql: string, ...rest: unknown[]) => inContext(sql, () => tx.exec(sql, ...rest)),
+    sql: (strings: TemplateStringsArray, ...values: unknown[]) =>
+      inContext(strings.join("?"), () => tx.sql(strings, ...values)),
+    rollback: async () => {
+      open.isOpen = false;
+      await tx.rollback();
+    },
+  };
+  const open: OpenTransaction = {
+    tx: replacing(tx, replaced),
+    isOpen: true,
+    savepoint: async (fn) => {
+      const name = `bemi_${++savepoints}`;
+      await tx.exec(`savepoint ${name}`);
+      try {
+        const result = await fn(open.tx);
+        await tx.exec(`release savepoint ${name}`);
+        return result;
+      } catch (error) {
+        await tx.exec(`rollback to savepoint ${name}`);
+        sent = UNKNOWN;
+        throw error;
+      }
+    },
+  };
+  return open;
+}
+
+// A proxy rather than a copy: PGlite's classes have private fields.
+function replacing<T extends object>(target: T, replaced: object): T {
+  return new Proxy(target, {
+    get(_target, property) {
+      if (property in replaced) return Reflect.get(replaced, property) as unknown;
+      const value = Reflect.get(target, property, target) as unknown;
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+}

@@ -1,0 +1,44 @@
+// Quoted text and comments, so that no word inside them counts. In this order: what opens first wins.
+const QUOTED =
+  /\/\*[\s\S]*?(?:\*\/|$)|--[^\n]*|\be'(?:[^'\\]|\\[\s\S]|'')*(?:'|$)|'(?:[^']|'')*(?:'|$)|"(?:[^"]|"")*(?:"|$)|\$([a-z_\u0080-\uffff][\w\u0080-\uffff]*)?\$[\s\S]*?(?:\$\1\$|$)/gi;
+
+const WRITES = /\b(?:insert|update|delete|merge|truncate|call|do|execute|into)\b|\bcopy\b[\s\S]*\bfrom\b/i;
+
+// Locks, not writes: `select … for update`, `for no key update`.
+const ROW_LOCK = /\bfor\s+(?:no\s+key\s+)?update\b/gi;
+
+const CONTROL =
+  /(?:^|;)\s*(?:begin|start\s+transaction|commit|end|rollback|abort|savepoint|release|prepare|deallocate|set|reset|show|listen|unlisten|notify|vacuum|analyze|cluster|reindex|checkpoint|discard|lock|alter\s+system|create\s+database|drop\s+database|create\s+tablespace|drop\s+tablespace)\b/i;
+
+const ROLLBACK = /\b(?:rollback|abort)\b/i;
+
+/** What a statement means for the context: whether it may change rows, and whether it steers the transaction itself. */
+export interface StatementKind {
+  /** It holds a data-modifying keyword as a token. */
+  readonly writes: boolean;
+  /** It begins or ends transactions or savepoints, changes settings, or is maintenance: it never gets a transaction of its own. */
+  readonly controls: boolean;
+  /** It may undo the setting of a context. */
+  readonly rollsBack: boolean;
+}
+
+const MAX_KNOWN = 1000;
+const known: Map<string, StatementKind> = new Map();
+
+/** Looks at the words of an SQL text, outside its comments and literals. What was seen lately is remembered. */
+export function statementKind(sql: string): StatementKind {
+  const seen = known.get(sql);
+  if (seen) return seen;
+  const words = sql.replace(QUOTED, " ").replace(ROW_LOCK, " ");
+  const kind: StatementKind = {
+    writes: WRITES.test(words),
+    controls: CONTROL.test(words),
+    rollsBack: ROLLBACK.test(words),
+  };
+  // A text with inlined values is hardly seen twice, and may be long.
+  if (sql.length <= 4096) {
+    if (known.size >= MAX_KNOWN) known.clear();
+    known.set(sql, kind);
+  }
+  return kind;
+}

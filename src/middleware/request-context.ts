@@ -1,0 +1,17 @@
+import type { Context } from "../context/scope.ts";
+
+/** W3C Trace Context, version 00: ids of all zeros are invalid. */
+const TRACEPARENT = /^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/;
+
+/** What proxies and hosts send as a request id: printable, without blanks, and not long. */
+const REQUEST_ID = /^[\w.:=+/-]{1,128}$/;
+
+/** The trace and the request that a write belongs to, where the request names them validly. */
+export function requestContext(header: (name: string) => string | null | undefined): Context {
+  const traceparent = header("traceparent");
+  const requestId = header("x-request-id");
+  return {
+    ...(traceparent && TRACEPARENT.test(traceparent) ? { traceparent } : {}),
+    ...(requestId && REQUEST_ID.test(requestId) ? { request_id: requestId } : {}),
+  };
+}
