@@ -51,6 +51,27 @@ as $$
   where a.attrelid = a_relation and a.attnum = any (a_numbers)
 $$;
 
+-- The triggers that belong to this installation: their functions are in its schema. Names begin with `!`, to sort and
+-- so to fire ahead of the application's own; a second installation, in another schema, has names of its own.
+create view "bemi".own_triggers as
+  select t.tgrelid::regclass as relation, t.tgname as name, t.tgenabled as enabled, t.tgparentid <> 0 as is_cloned
+  from pg_trigger t join pg_proc p on p.oid = t.tgfoid
+  where p.pronamespace = '"bemi"'::regnamespace and not t.tgisinternal;
+
+create function "bemi".trigger_name(a_purpose text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select '!bemi_' || case when nspname <> 'bemi' then left(md5(nspname), 6) || '_' else '' end || a_purpose
+  from pg_namespace where oid = '"bemi"'::regnamespace
+$$;
+
+-- Whether a trigger is one of an installation's, this or another: those write no table but their log.
+create function "bemi".is_capture(a_name name) returns boolean
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select a_name like '!bemi\_%'
+$$;
+
 -- Statement-level capture reads transition tables. It reports a statement after all that its row triggers did, so a
 -- key that such a trigger touches again would get its history the wrong way round: those tables are captured by row.
 create function "bemi".needs_row_level(a_relation oid) returns boolean
@@ -76,10 +97,10 @@ as $$
     or exists (select from pg_inherits i join pg_class c on c.oid = i.inhrelid
       where a_relation in (i.inhrelid, i.inhparent) and not c.relispartition)
     or exists (select from pg_trigger t join family f on t.tgrelid = f.relation
-      where not t.tgisinternal and t.tgname not like '!bemi\_%' and t.tgtype & 1 = 1 and t.tgenabled <> 'D')
+      where not t.tgisinternal and not "bemi".is_capture(t.tgname) and t.tgtype & 1 = 1 and t.tgenabled <> 'D')
     or exists (select from reached r join family f using (relation))
     or exists (select from reached r join pg_trigger t on t.tgrelid = r.relation
-      where not t.tgisinternal and t.tgname not like '!bemi\_%' and t.tgenabled <> 'D')
+      where not t.tgisinternal and not "bemi".is_capture(t.tgname) and t.tgenabled <> 'D')
 $$;
 
 -- The triggers that a tracked table should have, as name and definition.
@@ -87,21 +108,21 @@ create function "bemi".wanted_triggers(a_relation oid, a_row_level boolean)
 returns table (name text, definition text)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select w.name, format(w.definition, w.name, a_relation::regclass)
+  select "bemi".trigger_name(w.purpose), format(w.definition, "bemi".trigger_name(w.purpose), a_relation::regclass)
   from pg_class c, (values
-    ('!bemi_insert', false, 'create trigger %I after insert on %s referencing new table as bemi_new for each statement execute function "bemi".capture_insert()'),
-    ('!bemi_update', false, 'create trigger %I after update on %s referencing old table as bemi_old new table as bemi_new for each statement execute function "bemi".capture_update()'),
-    ('!bemi_delete', false, 'create trigger %I after delete on %s referencing old table as bemi_old for each statement execute function "bemi".capture_delete()'),
-    ('!bemi_row', true, 'create trigger %I after insert or update or delete on %s for each row execute function "bemi".capture_row()'),
-    ('!bemi_begin', true, 'create trigger %I before insert or update or delete on %s for each statement execute function "bemi".begin_statement()'),
-    ('!bemi_end', true, 'create trigger %I after insert or update or delete on %s for each statement execute function "bemi".end_statement()'),
-    ('!bemi_truncate', null, 'create trigger %I after truncate on %s for each statement execute function "bemi".capture_truncate()')
-  ) as w (name, row_level, definition)
+    ('insert', false, 'create trigger %I after insert on %s referencing new table as bemi_new for each statement execute function "bemi".capture_insert()'),
+    ('update', false, 'create trigger %I after update on %s referencing old table as bemi_old new table as bemi_new for each statement execute function "bemi".capture_update()'),
+    ('delete', false, 'create trigger %I after delete on %s referencing old table as bemi_old for each statement execute function "bemi".capture_delete()'),
+    ('row', true, 'create trigger %I after insert or update or delete on %s for each row execute function "bemi".capture_row()'),
+    ('begin', true, 'create trigger %I before insert or update or delete on %s for each statement execute function "bemi".begin_statement()'),
+    ('end', true, 'create trigger %I after insert or update or delete on %s for each statement execute function "bemi".end_statement()'),
+    ('truncate', null, 'create trigger %I after truncate on %s for each statement execute function "bemi".capture_truncate()')
+  ) as w (purpose, row_level, definition)
   where c.oid = a_relation
     and (w.row_level is null or w.row_level = a_row_level)
-    and not (w.name = '!bemi_truncate' and c.relkind = 'f')
+    and not (w.purpose = 'truncate' and c.relkind = 'f')
     -- A partition gets its row trigger from the root, by PostgreSQL itself.
-    and not (w.name = '!bemi_row' and c.relispartition)
+    and not (w.purpose = 'row' and c.relispartition)
 $$;
 
 -- Gives one tracked table the triggers it should have; touches nothing, and so locks nothing, where they are there.
@@ -114,26 +135,25 @@ declare
   v_changed boolean := false;
 begin
   for v_trigger in
-    select t.tgname from pg_trigger t
-    where t.tgrelid = a_relation and t.tgname like '!bemi\_%' and t.tgparentid = 0 and not t.tgisinternal
-      and t.tgname not in (select name from "bemi".wanted_triggers(a_relation, v_row_level))
+    select o.name from "bemi".own_triggers o
+    where o.relation = a_relation and not o.is_cloned
+      and o.name not in (select w.name from "bemi".wanted_triggers(a_relation, v_row_level) w)
   loop
-    execute format('drop trigger %I on %s', v_trigger.tgname, a_relation);
+    execute format('drop trigger %I on %s', v_trigger.name, a_relation);
     v_changed := true;
   end loop;
   for v_trigger in
     select w.name, w.definition from "bemi".wanted_triggers(a_relation, v_row_level) w
-    where not exists (select from pg_trigger t where t.tgrelid = a_relation and t.tgname = w.name)
+    where not exists (select from "bemi".own_triggers o where o.relation = a_relation and o.name = w.name)
   loop
     execute v_trigger.definition;
     v_changed := true;
   end loop;
   for v_trigger in
-    select t.tgname from pg_trigger t
-    where t.tgrelid = a_relation and t.tgname like '!bemi\_%' and t.tgenabled <> 'A'
+    select o.name from "bemi".own_triggers o where o.relation = a_relation and o.enabled <> 'A'
   loop
     -- ALWAYS: session_replication_role = replica must not switch tracking off.
-    execute format('alter table only %s enable always trigger %I', a_relation, v_trigger.tgname);
+    execute format('alter table only %s enable always trigger %I', a_relation, v_trigger.name);
     v_changed := true;
   end loop;
   update "bemi".tracked_tables t
@@ -153,8 +173,7 @@ declare
   v_name name;
 begin
   for v_name in
-    select tgname from pg_trigger
-    where tgrelid = a_relation and tgname like '!bemi\_%' and tgparentid = 0 and not tgisinternal
+    select o.name from "bemi".own_triggers o where o.relation = a_relation and not o.is_cloned
   loop
     execute format('drop trigger %I on %s', v_name, a_relation);
   end loop;
