@@ -806,7 +806,8 @@ as $$
 declare
   v_index bigint := coalesce(a_index, nextval('"bemi".change_sequence'));
   v_former text := case when a_operation = 'UPDATE' then "bemi".key_of(a_before, a_frame.keys) end;
-  v_key text := "bemi".key_of(case when a_operation = 'DELETE' then a_before else a_after end, a_frame.keys);
+  v_key text := case a_operation when 'TRUNCATE' then null when 'DELETE' then "bemi".key_of(a_before, a_frame.keys)
+    else "bemi".key_of(a_after, a_frame.keys) end;
 begin
   insert into "bemi".changes (id, database, schema, "table", primary_key, former_primary_key, operation, before, after,
     context, committed_at, queued_at, transaction_id, position, source_id, commit_lsn, transaction_index)
@@ -970,7 +971,7 @@ end
 $$;
 
 -- Row-level capture. The statements that are under way are kept in a transaction-local setting, innermost first, as
--- \`root oid:operation:half-done move;…\`, and the client's text once: copying it for each row would be quadratic.
+-- \`root oid:operation:half-done move;...\`, and the client's text once: copying it for each row would be quadratic.
 create function "bemi".begin_statement() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -979,7 +980,6 @@ begin
     coalesce(pg_partition_root(tg_relid), tg_relid)::oid::text || ':' || tg_op || ':;'
       || coalesce(current_setting('bemi.statements', true), ''), true);
   if pg_trigger_depth() <= 1 then
-    -- One character more than is kept, and the end, where a comment may hold the context.
     perform set_config('bemi.statement', current_query(), true);
   end if;
   return null;
@@ -1034,7 +1034,6 @@ declare
   v_operation text := case tg_op when 'INSERT' then 'CREATE' else tg_op end;
   v_is_move boolean;
   v_is_first boolean := true;
-  v_successor record;
   v_lsn pg_lsn;
   v_index bigint;
 begin
@@ -1084,10 +1083,9 @@ begin
       v_is_first := age(old.xmin) > age(pg_current_xact_id()::xid);
     end if;
     if tg_op <> 'DELETE' or v_is_first then
-      v_successor := "bemi".successor_of(v_frame,
-        "bemi".key_of(case tg_op when 'DELETE' then v_before else v_after end, v_frame.keys), v_masked_after, v_is_first);
-      v_lsn := v_successor.lsn;
-      v_index := v_successor.transaction_index - 1;
+      select s.lsn, s.transaction_index - 1 into v_lsn, v_index
+      from "bemi".successor_of(v_frame,
+        "bemi".key_of(case tg_op when 'DELETE' then v_before else v_after end, v_frame.keys), v_masked_after, v_is_first) as s;
     end if;
   end if;
   v_index := "bemi".write_change(v_frame, v_operation,

@@ -13,6 +13,8 @@ for (const file of files) {
   if (!match) throw new Error(`${file}: a migration is called NNNNNN_name.sql`);
   if (Number(match[1]) !== migrations.length + 1) throw new Error(`${file}: the numbers have a gap`);
   const sql = await readFile(new URL(`sql/${file}`, root), "utf8");
+  // A database may have an encoding that lacks the character.
+  if (/[^\x00-\x7f]/.test(sql)) throw new Error(`${file}: not all of it is ASCII`);
   migrations.push({ version: Number(match[1]), name: match[2], sql });
 }
 
