@@ -1,0 +1,46 @@
+import type { Command } from "commander";
+import { track, untrack } from "../../install/mod.ts";
+import { withConnection } from "../connection.ts";
+import type { Io } from "../io.ts";
+import { type ConnectionOptions, list, withConnectionOptions } from "../options.ts";
+
+interface Options extends ConnectionOptions {
+  readonly ignore?: string[];
+  readonly mask?: string[];
+  readonly strict?: boolean;
+}
+
+export function addTrack(program: Command, io: Io): void {
+  withConnectionOptions(program.command("track"))
+    .description("track tables, or change how they are tracked")
+    .argument("<table...>", "tables, written as in SQL")
+    .option("--ignore <columns>", "an UPDATE of these alone records nothing", list)
+    .option("--mask <columns>", "leave these out of every copy", list)
+    .option("--strict", "a change that cannot be recorded fails")
+    .option("--no-strict", "a change that cannot be recorded leaves a gap marker")
+    .addHelpText("after", `
+Example:
+  bemi track people --ignore updated_at --mask password,token`)
+    .action(async (tables: string[], { databaseUrl, ...options }: Options) => {
+      await withConnection(databaseUrl, io, async (sql) => {
+        for (const table of tables) {
+          await track(sql, table, options);
+          io.err(`Tracking ${table}\n`);
+        }
+      });
+    });
+}
+
+export function addUntrack(program: Command, io: Io): void {
+  withConnectionOptions(program.command("untrack"))
+    .description("stop tracking tables; what is in the log stays")
+    .argument("<table...>", "tables, written as in SQL")
+    .action(async (tables: string[], { databaseUrl, schema }: ConnectionOptions) => {
+      await withConnection(databaseUrl, io, async (sql) => {
+        for (const table of tables) {
+          await untrack(sql, table, { schema });
+          io.err(`No longer tracking ${table}\n`);
+        }
+      });
+    });
+}

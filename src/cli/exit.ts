@@ -1,0 +1,58 @@
+import { BemiError, type BemiErrorCode } from "../errors.ts";
+import { sqlstateOf } from "../database/sqlstate.ts";
+import type { Io } from "./io.ts";
+
+export const EXIT = { ok: 0, failure: 1, usage: 2, connection: 3, schema: 4 } as const;
+
+const CODES: Partial<Record<BemiErrorCode, number>> = {
+  usage: EXIT.usage,
+  invalid_name: EXIT.usage,
+  table_missing: EXIT.usage,
+  connection_failed: EXIT.connection,
+  schema_missing: EXIT.schema,
+  schema_incompatible: EXIT.schema,
+};
+
+/** Says what went wrong and what to do, and returns the exit code for it. */
+export function report(error: unknown, io: Io): number {
+  if (error instanceof BemiError) {
+    io.err(`bemi: ${error.message}\n${error.hint ? `  ${error.hint}\n` : ""}`);
+    return CODES[error.code] ?? EXIT.failure;
+  }
+  const refused = connectionProblem(error);
+  if (refused) {
+    io.err(`bemi: Cannot connect to the database: ${refused}\n  Check --database-url or DATABASE_URL.\n`);
+    return EXIT.connection;
+  }
+  // PostgreSQL's messages may quote values, its code never does.
+  const state = sqlstateOf(error);
+  io.err(`bemi: ${state ? `PostgreSQL refused a statement (SQLSTATE ${state})` : String(error)}\n`);
+  return EXIT.failure;
+}
+
+const REFUSALS: Readonly<Record<string, string>> = {
+  "08001": "the server refused the connection",
+  "08006": "the connection broke",
+  "28000": "the role may not connect",
+  "28P01": "wrong password, or no such role",
+  "3D000": "no such database",
+  "53300": "too many connections",
+  "57P03": "the server is starting up",
+  CONNECT_TIMEOUT: "no answer in time",
+  CONNECTION_CLOSED: "the connection closed",
+  CONNECTION_DESTROYED: "the connection closed",
+  CONNECTION_ENDED: "the connection closed",
+  EAI_AGAIN: "the host name cannot be looked up",
+  ECONNREFUSED: "nothing listens there",
+  ECONNRESET: "the connection was reset",
+  EHOSTUNREACH: "the host cannot be reached",
+  ENOENT: "no such socket",
+  ENOTFOUND: "no such host",
+  ETIMEDOUT: "no answer in time",
+};
+
+function connectionProblem(error: unknown): string | undefined {
+  if (typeof error !== "object" || error === null) return undefined;
+  if (error instanceof AggregateError && error.errors.length > 0) return connectionProblem(error.errors[0]);
+  return REFUSALS[String((error as { code?: unknown }).code)];
+}

@@ -1,0 +1,8 @@
+/** What a command may touch of the process. Data goes to `out`, everything else to `err`. */
+export interface Io {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly out: (text: string) => void;
+  readonly err: (text: string) => void;
+  /** The terminal's width; absent where stdout is no terminal. */
+  readonly columns: number | undefined;
+}

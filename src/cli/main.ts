@@ -1,0 +1,46 @@
+import { Command, CommanderError } from "commander";
+import { onWarning } from "../context/warn.ts";
+import { addChanges } from "./commands/changes.ts";
+import { addDemo } from "./commands/demo.ts";
+import { addInit } from "./commands/init.ts";
+import { addMaintain } from "./commands/maintain.ts";
+import { addMigrate } from "./commands/migrate.ts";
+import { addStatus } from "./commands/status.ts";
+import { addTrack, addUntrack } from "./commands/track.ts";
+import { addUninstall } from "./commands/uninstall.ts";
+import { EXIT, report } from "./exit.ts";
+import type { Io } from "./io.ts";
+
+const HELP = `
+Connection: --database-url, DATABASE_URL, PGHOST/PGPORT/PGDATABASE/PGUSER/PGPASSWORD,
+or DB_HOST/DB_PORT/DB_NAME/DB_USER/DB_PASSWORD.
+
+Exit codes: 0 ok, 1 failure, 2 usage, 3 cannot connect, 4 schema missing or incompatible, 130 interrupted.`;
+
+/** Runs the command line and returns the exit code. */
+export async function main(args: readonly string[], io: Io): Promise<number> {
+  const program = new Command("bemi")
+    .description("Automatic, context-aware change tracking for PostgreSQL")
+    .exitOverride()
+    .showHelpAfterError("(see --help)")
+    .configureOutput({ writeOut: io.out, writeErr: io.err })
+    .helpCommand(false)
+    .addHelpText("after", HELP);
+  for (
+    const add of [
+      addDemo, addInit, addChanges, addTrack, addUntrack, addStatus, addMigrate, addMaintain, addUninstall,
+    ]
+  ) add(program, io);
+  onWarning((message) => io.err(`bemi: ${message}\n`));
+  try {
+    if (args.length === 0) {
+      program.outputHelp({ error: true });
+      return EXIT.usage;
+    }
+    await program.parseAsync([...args], { from: "user" });
+    return EXIT.ok;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage;
+    return report(error, io);
+  }
+}

@@ -1,0 +1,42 @@
+import { type Command, InvalidArgumentError } from "commander";
+
+/** The options of every command that talks to a database. */
+export interface ConnectionOptions {
+  readonly databaseUrl?: string;
+  readonly schema: string;
+}
+
+export function withConnectionOptions(command: Command): Command {
+  return command
+    .option("--database-url <url>", "the database (default: DATABASE_URL, PG* or DB_* variables)")
+    .option("--schema <name>", "the schema that holds everything of Bemi's", "bemi");
+}
+
+export function positiveInteger(text: string): number {
+  if (/^[1-9]\d{0,14}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError("Write a whole number from 1.");
+}
+
+export function jsonObject(text: string): string {
+  try {
+    const value: unknown = JSON.parse(text);
+    if (typeof value === "object" && value !== null && !Array.isArray(value)) return text;
+  } catch {
+    // Falls through to the same remedy.
+  }
+  throw new InvalidArgumentError(`Write a JSON object, such as '{"user_id": 42}'.`);
+}
+
+/** A point in time as PostgreSQL reads it; checked here as far as it can be without asking. */
+export function timestamp(text: string): string {
+  if (/^\d{4,6}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?)?( ?(Z|[+-]\d\d(:?\d\d)?|[A-Za-z/_]+))?$/.test(text)) {
+    const [date = ""] = text.split(/[T ]/);
+    const day = new Date(`${date}T00:00:00Z`);
+    if (date.length > 10 || (!Number.isNaN(day.getTime()) && day.toISOString().startsWith(date))) return text;
+  }
+  throw new InvalidArgumentError("Write a time such as 2026-11-01 or '2026-11-01 12:00:00+00'.");
+}
+
+export function list(text: string): string[] {
+  return text.split(",").map((part) => part.trim()).filter((part) => part !== "");
+}

@@ -1,0 +1,23 @@
+import { connect } from "../database/connect.ts";
+import type { DatabaseLike } from "../database/port.ts";
+import { DEFAULT_SCHEMA } from "../identifiers.ts";
+import type { SchemaOptions } from "./install.ts";
+import { inSchema, requireInstalled } from "./schema.ts";
+
+/** What was done to one partition of the log; `skipped`, as it was locked, comes next time. */
+export interface MaintenanceStep {
+  readonly action: "created" | "dropped" | "skipped";
+  readonly partition: string;
+}
+
+/**
+ * Makes the log's partitions ahead, empties the default one, and drops what is past the retention.
+ *
+ * @throws {BemiError} `schema_missing`
+ */
+export async function maintain(db: DatabaseLike, options: SchemaOptions = {}): Promise<MaintenanceStep[]> {
+  const schema = options.schema ?? DEFAULT_SCHEMA;
+  const database = connect(db);
+  await requireInstalled(database, schema);
+  return await database.query<MaintenanceStep>(inSchema(schema, 'select action, partition from "bemi".maintain()'));
+}
