@@ -12,23 +12,32 @@ onEachDatabase("install", (open, server) => {
     expect(results.filter((result) => result.from === 0)).toHaveLength(1);
   });
 
-  test.each(["bemi", "Be mi", "audit-log", "größe"])("uninstall leaves the database as it was, under the schema %s", async (schema) => {
-    await using database = await open();
-    await database.port.execute(`${TODOS}
+  test.each(["bemi", "Be mi", "audit-log", "größe"])(
+    "uninstall leaves the database as it was, under the schema %s",
+    async (schema) => {
+      await using database = await open();
+      await database.port.execute(`${TODOS}
       create table measures (at date not null, id int, primary key (at, id)) partition by range (at);
       create table measures_1 partition of measures for values from ('2026-01-01') to ('2026-02-01');
       alter table lists replica identity full;
       create function touched() returns trigger language plpgsql as 'begin return new; end';
       create trigger touch after update on todos for each row execute function touched();`);
-    const before = await fingerprint(database.port);
-    await install(database.db, { schema });
-    await trackAll(database.db, { schema });
-    expect((await status(database.db, { schema })).tables.map((t) => t.table)).toEqual(["lists", "measures", "todos"]);
-    await database.port.execute("insert into lists (title) values ('home'); insert into measures values ('2026-01-05', 1)");
-    expect(await seen(database.port, schema)).toHaveLength(2);
-    await uninstall(database.db, { schema });
-    expect(await fingerprint(database.port)).toEqual(before);
-  });
+      const before = await fingerprint(database.port);
+      await install(database.db, { schema });
+      await trackAll(database.db, { schema });
+      expect((await status(database.db, { schema })).tables.map((t) => t.table)).toEqual([
+        "lists",
+        "measures",
+        "todos",
+      ]);
+      await database.port.execute(
+        "insert into lists (title) values ('home'); insert into measures values ('2026-01-05', 1)",
+      );
+      expect(await seen(database.port, schema)).toHaveLength(2);
+      await uninstall(database.db, { schema });
+      expect(await fingerprint(database.port)).toEqual(before);
+    },
+  );
 
   test("two schemas track the same table side by side, and the view belongs to the first", async () => {
     await using database = await open();
@@ -104,7 +113,9 @@ onEachDatabase("install", (open, server) => {
       await expect(database.port.execute(`truncate ${name}`)).rejects.toThrow(/append-only/);
     }
     await expect(database.port.execute("delete from bemi.changes")).rejects.toThrow(/append-only/);
-    await expect(database.port.execute("update bemi.changes set after = '{}'")).rejects.toThrow(/append-only/);
+    await expect(database.port.execute("update bemi.changes set after = '{}'")).rejects.toThrow(
+      /append-only/,
+    );
     expect(await story(database.port)).toEqual(["CREATE todos 1"]);
   });
 
@@ -118,10 +129,16 @@ onEachDatabase("install", (open, server) => {
     );
     await database.port.execute(`drop table ${month?.name}`);
     await database.port.execute("insert into todos (task) values ('Sleep')");
-    expect(await database.port.query("select count(*)::int as n from bemi.changes_default")).toEqual([{ n: 1 }]);
-    const [made] = await database.port.query<{ action: string; partition: string }>("select * from bemi.maintain()");
+    expect(await database.port.query("select count(*)::int as n from bemi.changes_default")).toEqual([{
+      n: 1,
+    }]);
+    const [made] = await database.port.query<{ action: string; partition: string }>(
+      "select * from bemi.maintain()",
+    );
     expect(`bemi.${made?.partition}`).toBe(month?.name);
-    expect(await database.port.query("select count(*)::int as n from bemi.changes_default")).toEqual([{ n: 0 }]);
+    expect(await database.port.query("select count(*)::int as n from bemi.changes_default")).toEqual([{
+      n: 0,
+    }]);
     expect(await story(database.port)).toEqual(["CREATE todos 1"]);
   });
 

@@ -26,7 +26,14 @@ onEachDatabase("trigger capture", (open, server) => {
     expect((await seen(database.port)).map(({ context: _, ...change }) => change)).toEqual([
       { operation: "CREATE", table: "todos", key: "1", former: null, before: {}, after: sleep },
       { operation: "CREATE", table: "todos", key: "2", former: null, before: {}, after: eat },
-      { operation: "UPDATE", table: "todos", key: "1", former: null, before: sleep, after: { ...sleep, is_completed: true } },
+      {
+        operation: "UPDATE",
+        table: "todos",
+        key: "1",
+        former: null,
+        before: sleep,
+        after: { ...sleep, is_completed: true },
+      },
       { operation: "DELETE", table: "todos", key: "2", former: null, before: eat, after: {} },
       { operation: "TRUNCATE", table: "todos", key: null, former: null, before: {}, after: {} },
     ]);
@@ -35,7 +42,9 @@ onEachDatabase("trigger capture", (open, server) => {
   test("nothing is recorded for an update that changes nothing, or only ignored columns", async () => {
     await using database = await open();
     await install(database.db);
-    await database.port.execute("create table todos (id int primary key, task text, tags text[], updated_at timestamptz)");
+    await database.port.execute(
+      "create table todos (id int primary key, task text, tags text[], updated_at timestamptz)",
+    );
     await track(database.db, "todos", { ignore: ["updated_at"] });
     await database.port.execute(`
       insert into todos values (1, 'Sleep', array['a', 'a'], now());
@@ -49,7 +58,9 @@ onEachDatabase("trigger capture", (open, server) => {
   test("masked columns are in no copy, nor in any statement's text, also after a rename", async () => {
     await using database = await open();
     await install(database.db);
-    await database.port.execute("create table people (id int primary key, name text, secret text); create table todos (id int primary key)");
+    await database.port.execute(
+      "create table people (id int primary key, name text, secret text); create table todos (id int primary key)",
+    );
     await track(database.db, "people", { mask: ["secret"] });
     await track(database.db, "todos");
     await database.port.execute("insert into people values (1, 'Ann', 'hunter2')");
@@ -71,10 +82,16 @@ onEachDatabase("trigger capture", (open, server) => {
 
   test("keys: composite, changed, shifted, missing", async () => {
     await using database = await open();
-    await tracking(database, `
+    await tracking(
+      database,
+      `
       create table pairs (b text, a int, note text, primary key (a, b));
       create table keyless (n int);
-      create table steps (id int primary key deferrable)`, "pairs", "keyless", "steps");
+      create table steps (id int primary key deferrable)`,
+      "pairs",
+      "keyless",
+      "steps",
+    );
     await database.port.execute(`
       insert into pairs values ('x', 1, '');
       update pairs set a = 2;
@@ -97,14 +114,27 @@ onEachDatabase("trigger capture", (open, server) => {
 
   test("upsert, MERGE, writable CTEs and COPY", async () => {
     await using database = await open();
-    await tracking(database, "create table todos (id int primary key, task text); create table archive (id int primary key, task text)", "todos", "archive");
+    await tracking(
+      database,
+      "create table todos (id int primary key, task text); create table archive (id int primary key, task text)",
+      "todos",
+      "archive",
+    );
     await database.port.execute("insert into todos values (1, 'a'), (2, 'b')");
-    await database.port.execute("insert into todos values (2, 'B'), (3, 'c') on conflict (id) do update set task = excluded.task");
+    await database.port.execute(
+      "insert into todos values (2, 'B'), (3, 'c') on conflict (id) do update set task = excluded.task",
+    );
     await database.port.execute("insert into todos values (1, 'no') on conflict do nothing");
-    await database.port.execute(`merge into todos t using (values (1, 'x'), (2, null), (9, 'new')) as s (id, task) on t.id = s.id
-      when matched and s.task is null then delete when matched then update set task = s.task when not matched then insert values (s.id, s.task)`);
-    await database.port.execute("with gone as (delete from todos where id = 3 returning *) insert into archive select * from gone");
-    await database.port.execute("with gone as (delete from todos where id = 9 returning *) insert into todos select id, 'again' from gone");
+    await database.port.execute(
+      `merge into todos t using (values (1, 'x'), (2, null), (9, 'new')) as s (id, task) on t.id = s.id
+      when matched and s.task is null then delete when matched then update set task = s.task when not matched then insert values (s.id, s.task)`,
+    );
+    await database.port.execute(
+      "with gone as (delete from todos where id = 3 returning *) insert into archive select * from gone",
+    );
+    await database.port.execute(
+      "with gone as (delete from todos where id = 9 returning *) insert into todos select id, 'again' from gone",
+    );
     const all = await story(database.port);
     expect(all.slice(0, 2)).toEqual(["CREATE todos 1", "CREATE todos 2"]);
     expect(all.slice(2, 4).sort()).toEqual(["CREATE todos 3", "UPDATE todos 2"]);
@@ -135,75 +165,113 @@ onEachDatabase("trigger capture", (open, server) => {
   });
 
   test.each([
-    ["an AFTER trigger that updates the row", `
+    [
+      "an AFTER trigger that updates the row",
+      `
       create function f() returns trigger language plpgsql as $$ begin
         update todos set task = task || '!' where id = new.id and length(task) < 3; return null; end $$;
-      create trigger t after insert or update on todos for each row execute function f()`],
-    ["an AFTER trigger that updates every row of the statement", `
+      create trigger t after insert or update on todos for each row execute function f()`,
+    ],
+    [
+      "an AFTER trigger that updates every row of the statement",
+      `
       create function f() returns trigger language plpgsql as $$ begin
         update todos set task = task || '!' where length(task) < 4; return null; end $$;
-      create trigger t after insert on todos for each row execute function f()`],
-    ["an AFTER trigger that takes every change back", `
+      create trigger t after insert on todos for each row execute function f()`,
+    ],
+    [
+      "an AFTER trigger that takes every change back",
+      `
       create function f() returns trigger language plpgsql as $$ begin
         if pg_trigger_depth() < 2 then update todos set task = old.task where id = new.id; end if; return null; end $$;
-      create trigger t after update on todos for each row execute function f()`],
-    ["an AFTER trigger that puts deleted rows back", `
+      create trigger t after update on todos for each row execute function f()`,
+    ],
+    [
+      "an AFTER trigger that puts deleted rows back",
+      `
       create function f() returns trigger language plpgsql as $$ begin
         insert into todos select i, 'back' from generate_series(1, 3) i on conflict do nothing; return null; end $$;
-      create trigger t after delete on todos for each row execute function f()`],
-    ["a BEFORE trigger that replaces the row of the same key", `
+      create trigger t after delete on todos for each row execute function f()`,
+    ],
+    [
+      "a BEFORE trigger that replaces the row of the same key",
+      `
       create function f() returns trigger language plpgsql as $$ begin
         delete from todos where id = new.id; new.task := upper(new.task); return new; end $$;
-      create trigger t before insert on todos for each row execute function f()`],
-    ["a foreign key that cascades to the table itself", `
+      create trigger t before insert on todos for each row execute function f()`,
+    ],
+    [
+      "a foreign key that cascades to the table itself",
+      `
       alter table todos add parent int references todos on delete cascade on update cascade;
       create function f() returns trigger language plpgsql as $$ begin return null; end $$;
-      update todos set parent = 1 where id > 1`],
-    ["a trigger on a child that writes the parent", `
+      update todos set parent = 1 where id > 1`,
+    ],
+    [
+      "a trigger on a child that writes the parent",
+      `
       create table notes (todo int references todos on delete cascade on update cascade, n int);
       insert into notes values (1, 1), (2, 2);
       create function f() returns trigger language plpgsql as $$ begin
         update todos set task = 'n' where id = coalesce(new.todo, old.todo) and task <> 'n'; return null; end $$;
-      create trigger t after update or delete on notes for each row execute function f()`],
+      create trigger t after update or delete on notes for each row execute function f()`,
+    ],
   ])("each key's history is in its true order beside %s", async (_name, sql) => {
     await using database = await open();
     await tracking(database, "create table todos (id int primary key, task text)", "todos");
     await database.port.execute("insert into todos values (1, 'a'), (2, 'b'), (3, 'c')");
     await database.port.execute(sql);
     await database.port.query("select bemi.reconcile()");
-    for (const statement of [
-      "insert into todos values (4, 'd'), (5, 'e'), (6, 'f')",
-      "update todos set task = task || '?'",
-      "update todos set task = 'z' where id in (2, 3)",
-      "insert into todos values (7, 'x') on conflict (id) do update set task = 'y'",
-      "insert into todos values (8, 'k'), (9, 'l')",
-      "update todos set id = id + 100 where id = 8",
-      "delete from todos where id = 1",
-      "delete from todos where id > 4",
-    ]) {
-      await database.port.execute(statement).catch((error: { code?: string }) => expect(error.code).toBe("23505"));
+    for (
+      const statement of [
+        "insert into todos values (4, 'd'), (5, 'e'), (6, 'f')",
+        "update todos set task = task || '?'",
+        "update todos set task = 'z' where id in (2, 3)",
+        "insert into todos values (7, 'x') on conflict (id) do update set task = 'y'",
+        "insert into todos values (8, 'k'), (9, 'l')",
+        "update todos set id = id + 100 where id = 8",
+        "delete from todos where id = 1",
+        "delete from todos where id > 4",
+      ]
+    ) {
+      await database.port.execute(statement).catch((error: { code?: string }) =>
+        expect(error.code).toBe("23505")
+      );
     }
-    await inTransaction(database, "insert into todos values (20, 'k'); update todos set task = 'm' where id = 20; delete from todos where id = 20; insert into todos values (20, 'k'); update todos set task = 'l' where id = 20");
+    await inTransaction(
+      database,
+      "insert into todos values (20, 'k'); update todos set task = 'm' where id = 20; delete from todos where id = 20; insert into todos values (20, 'k'); update todos set task = 'l' where id = 20",
+    );
     // Replaying the log key by key has to link up, and to end in the live rows.
     const rows = new Map<string, Record<string, unknown>>();
     for (const change of await seen(database.port)) {
       const former = change.former ?? change.key ?? "";
       const parentless = ({ parent: _, ...row }: Record<string, unknown>): unknown => row;
-      expect(parentless(change.before), `${change.operation} ${change.key}`).toEqual(parentless(rows.get(former) ?? {}));
+      expect(parentless(change.before), `${change.operation} ${change.key}`).toEqual(
+        parentless(rows.get(former) ?? {}),
+      );
       rows.delete(former);
       if (change.operation !== "DELETE") rows.set(change.key ?? "", change.after);
     }
-    const live = await database.port.query<{ json: string }>("select to_jsonb(todos.*)::text as json from todos order by id");
-    expect([...rows.values()].sort((a, b) => Number(a.id) - Number(b.id))).toEqual(live.map((row) => JSON.parse(row.json)));
+    const live = await database.port.query<{ json: string }>(
+      "select to_jsonb(todos.*)::text as json from todos order by id",
+    );
+    expect([...rows.values()].sort((a, b) => Number(a.id) - Number(b.id))).toEqual(
+      live.map((row) => JSON.parse(row.json)),
+    );
   });
 
   test("partitions: through the root, straight into a leaf, moved, truncated, added later", async () => {
     await using database = await open();
-    await tracking(database, `
+    await tracking(
+      database,
+      `
       create table todos (region text, id int, task text, primary key (region, id)) partition by list (region);
       create table todos_eu partition of todos for values in ('eu');
       create table todos_us (task text, id int not null, region text not null, primary key (region, id));
-      alter table todos attach partition todos_us for values in ('us')`, "todos");
+      alter table todos attach partition todos_us for values in ('us')`,
+      "todos",
+    );
     await database.port.execute(`
       insert into todos values ('eu', 1, 'a'), ('us', 2, 'b');
       insert into todos_us (id, region, task) values (3, 'us', 'c');
@@ -229,17 +297,26 @@ onEachDatabase("trigger capture", (open, server) => {
 
   test("a partition move is one UPDATE also where the table has row triggers of its own", async () => {
     await using database = await open();
-    await tracking(database, `
+    await tracking(
+      database,
+      `
       create table todos (region text, id int, task text, primary key (region, id)) partition by list (region);
       create table todos_eu partition of todos for values in ('eu');
       create table todos_us partition of todos for values in ('us');
       create table touched (n int);
       create function f() returns trigger language plpgsql as $$ begin insert into touched values (1); return null; end $$;
-      create trigger t after insert or update or delete on todos for each row execute function f()`, "todos", "touched");
+      create trigger t after insert or update or delete on todos for each row execute function f()`,
+      "todos",
+      "touched",
+    );
     await database.port.execute("insert into todos values ('eu', 1, 'a'), ('eu', 2, 'b')");
     await database.port.execute("update todos set region = 'us', task = task || '!'");
     await database.port.execute("delete from todos where id = 1");
-    expect((await seen(database.port)).filter((c) => c.table === "todos").map((c) => [c.operation, c.former, c.key, c.before.task, c.after.task])).toEqual([
+    expect(
+      (await seen(database.port)).filter((c) => c.table === "todos").map((
+        c,
+      ) => [c.operation, c.former, c.key, c.before.task, c.after.task]),
+    ).toEqual([
       ["CREATE", null, '["eu", 1]', undefined, "a"],
       ["CREATE", null, '["eu", 2]', undefined, "b"],
       ["UPDATE", '["eu", 1]', '["us", 1]', "a", "a!"],
@@ -250,21 +327,26 @@ onEachDatabase("trigger capture", (open, server) => {
 
   test("inheritance children keep their own columns", async () => {
     await using database = await open();
-    await tracking(database, `
+    await tracking(
+      database,
+      `
       create table todos (id int primary key, task text);
-      create table urgent_todos (due date, primary key (id)) inherits (todos)`, "todos");
+      create table urgent_todos (due date, primary key (id)) inherits (todos)`,
+      "todos",
+    );
     await database.port.execute(`
       insert into todos values (1, 'a'); insert into urgent_todos values (2, 'b', '2026-01-01');
       update todos set task = upper(task);
       delete from todos`);
-    expect((await seen(database.port)).map((c) => [c.operation, c.table, c.key, c.after.due ?? c.before.due])).toEqual([
-      ["CREATE", "todos", "1", undefined],
-      ["CREATE", "urgent_todos", "2", "2026-01-01"],
-      ["UPDATE", "todos", "1", undefined],
-      ["UPDATE", "urgent_todos", "2", "2026-01-01"],
-      ["DELETE", "todos", "1", undefined],
-      ["DELETE", "urgent_todos", "2", "2026-01-01"],
-    ]);
+    expect((await seen(database.port)).map((c) => [c.operation, c.table, c.key, c.after.due ?? c.before.due]))
+      .toEqual([
+        ["CREATE", "todos", "1", undefined],
+        ["CREATE", "urgent_todos", "2", "2026-01-01"],
+        ["UPDATE", "todos", "1", undefined],
+        ["UPDATE", "urgent_todos", "2", "2026-01-01"],
+        ["DELETE", "todos", "1", undefined],
+        ["DELETE", "urgent_todos", "2", "2026-01-01"],
+      ]);
   });
 
   test.each(["statement", "row"])("hostile names of tables and columns, captured by %s", async (level) => {
@@ -290,7 +372,10 @@ onEachDatabase("trigger capture", (open, server) => {
       ["UPDATE", `Ta'b"le; drop table x --`, "1"],
       ["DELETE", `Ta'b"le; drop table x --`, "1"],
     ]);
-    expect(changes[1]).toMatchObject({ before: { x: 2, n: 3, new: "a", old: "b", v_frame: 5, $1: "e" }, after: { x: 9, new: "a", ünï: "f" } });
+    expect(changes[1]).toMatchObject({
+      before: { x: 2, n: 3, new: "a", old: "b", v_frame: 5, $1: "e" },
+      after: { x: 9, new: "a", ünï: "f" },
+    });
   });
 
   test("what jsonb cannot hold leaves a gap in the log, and the write commits; a strict table refuses it", async () => {
@@ -298,7 +383,12 @@ onEachDatabase("trigger capture", (open, server) => {
     await tracking(database, "create table todos (id int primary key, raw json)", "todos");
     await database.port.execute(String.raw`insert into todos values (1, '{"a": "\u0000"}')`);
     expect(await database.port.query("select id from todos")).toEqual([{ id: 1 }]);
-    expect(await seen(database.port)).toMatchObject([{ operation: "CREATE", key: null, after: {}, context: { db: { gap: { sqlstate: "22P05" } } } }]);
+    expect(await seen(database.port)).toMatchObject([{
+      operation: "CREATE",
+      key: null,
+      after: {},
+      context: { db: { gap: { sqlstate: "22P05" } } },
+    }]);
     await track(database.db, "todos", { strict: true });
     await expect(database.port.execute("update todos set id = 2")).rejects.toMatchObject({ code: "22P05" });
     await track(database.db, "todos", { strict: false });
@@ -310,9 +400,12 @@ onEachDatabase("trigger capture", (open, server) => {
   test("rolled back changes never appear, nor do those of a savepoint", async () => {
     await using database = await open();
     await tracking(database, TODOS, "todos");
-    await inTransaction(database, `
+    await inTransaction(
+      database,
+      `
       insert into todos (task) values ('kept'); savepoint s; insert into todos (task) values ('lost');
-      select set_config('bemi.context', '{"user_id": 1}', true); rollback to s; insert into todos (task) values ('also kept')`);
+      select set_config('bemi.context', '{"user_id": 1}', true); rollback to s; insert into todos (task) values ('also kept')`,
+    );
     await inTransaction(database, "insert into todos (task) values ('gone'); select 1/0").catch(() => {});
     const changes = await seen(database.port);
     expect(changes.map((c) => c.after.task)).toEqual(["kept", "also kept"]);
@@ -322,7 +415,9 @@ onEachDatabase("trigger capture", (open, server) => {
   test("session_replication_role does not switch tracking off", async () => {
     await using database = await open();
     await tracking(database, TODOS, "todos");
-    await database.port.transaction((tx) => tx.execute("set local session_replication_role = replica; insert into todos (task) values ('Sleep')"));
+    await database.port.transaction((tx) =>
+      tx.execute("set local session_replication_role = replica; insert into todos (task) values ('Sleep')")
+    );
     expect(await story(database.port)).toEqual(["CREATE todos 1"]);
   });
 
@@ -354,15 +449,22 @@ onEachDatabase("trigger capture", (open, server) => {
 
   test("refuses what cannot be tracked, and says why", async () => {
     await using database = await open();
-    await tracking(database, `${TODOS} create view open_todos as select * from todos; create temporary table scratch (id int)`);
+    await tracking(
+      database,
+      `${TODOS} create view open_todos as select * from todos; create temporary table scratch (id int)`,
+    );
     for (const table of ["open_todos", "pg_class", "bemi.changes", "scratch"]) {
       await expect(track(database.db, table)).rejects.toMatchObject({ code: "not_trackable" });
     }
     for (const table of ["nope", "a.b.c.d", 'un"closed', ""]) {
       await expect(track(database.db, table)).rejects.toMatchObject({ code: "table_missing" });
     }
-    await expect(track(database.db, "todos", { ignore: ["nope"] })).rejects.toMatchObject({ code: "not_trackable" });
-    await expect(track(database.db, "todos", { mask: ["id"] })).rejects.toMatchObject({ code: "not_trackable" });
+    await expect(track(database.db, "todos", { ignore: ["nope"] })).rejects.toMatchObject({
+      code: "not_trackable",
+    });
+    await expect(track(database.db, "todos", { mask: ["id"] })).rejects.toMatchObject({
+      code: "not_trackable",
+    });
   });
 });
 
@@ -371,27 +473,42 @@ onEachServer("trigger capture", (open) => {
     await using database = await open();
     await tracking(database, TODOS, "todos");
     const role = `writer_${process.pid}_${Math.floor(Math.random() * 1e9)}`;
-    await database.port.execute(`create role ${role} login; grant select, insert, update, delete on todos to ${role};
-      create schema ${role} authorization ${role}`);
+    await database.port.execute(
+      `create role ${role} login; grant select, insert, update, delete on todos to ${role};
+      create schema ${role} authorization ${role}`,
+    );
     const sql = database.connect({ username: role, max: 1 } as never);
     await sql.unsafe(`set search_path = ${role}, pg_catalog, public`);
     // What a hostile search_path would be tried with.
-    await sql.unsafe(`create function ${role}.to_jsonb(anyelement) returns jsonb language sql as 'select ''{"forged": true}''::jsonb';
+    await sql.unsafe(
+      `create function ${role}.to_jsonb(anyelement) returns jsonb language sql as 'select ''{"forged": true}''::jsonb';
       create function ${role}.current_query() returns text language sql as 'select ''forged''';
-      create function ${role}.nextval(regclass) returns bigint language sql as 'select 1::bigint'`);
+      create function ${role}.nextval(regclass) returns bigint language sql as 'select 1::bigint'`,
+    );
     await sql`select set_config('bemi.maintenance', 'on', false)`;
     await sql`insert into todos (task) values ('Sleep')`;
     await sql`update todos set task = 'Eat'`;
-    for (const statement of [
-      "select from bemi.changes", "select from public.changes", "delete from bemi.changes", "truncate bemi.changes",
-      "select bemi.untrack('todos')", "select bemi.write_gap('todos'::regclass, 'CREATE', '00000')", "alter table todos disable trigger all",
-      'drop trigger "!bemi_insert" on todos', "select from bemi.maintain()",
-    ]) {
+    for (
+      const statement of [
+        "select from bemi.changes",
+        "select from public.changes",
+        "delete from bemi.changes",
+        "truncate bemi.changes",
+        "select bemi.untrack('todos')",
+        "select bemi.write_gap('todos'::regclass, 'CREATE', '00000')",
+        "alter table todos disable trigger all",
+        'drop trigger "!bemi_insert" on todos',
+        "select from bemi.maintain()",
+      ]
+    ) {
       await expect(sql.unsafe(statement), statement).rejects.toMatchObject({ code: "42501" });
     }
     const changes = await seen(database.port);
     expect(changes.map((c) => c.after.task)).toEqual(["Sleep", "Eat"]);
-    expect(changes[0]?.context).toMatchObject({ db: { user: role, role }, SQL: "insert into todos (task) values ('Sleep')" });
+    expect(changes[0]?.context).toMatchObject({
+      db: { user: role, role },
+      SQL: "insert into todos (task) values ('Sleep')",
+    });
     await sql.end();
     await database.port.execute(`drop owned by ${role}; drop role ${role}`);
   });
@@ -402,7 +519,9 @@ onEachServer("trigger capture", (open) => {
     const copy = await database.db`copy todos from stdin`.writable();
     for (let id = 1; id <= 1000; id++) copy.write(`${id}\ttask ${id}\n`);
     await new Promise<void>((done, fail) => copy.on("error", fail).on("finish", () => done()).end());
-    expect((await story(database.port)).map((line) => line.split(" ")[2])).toEqual(Array.from({ length: 1000 }, (_, i) => String(i + 1)));
+    expect((await story(database.port)).map((line) => line.split(" ")[2])).toEqual(
+      Array.from({ length: 1000 }, (_, i) => String(i + 1)),
+    );
   });
 
   test("a LATIN1 database keeps its characters", async () => {
@@ -412,14 +531,21 @@ onEachServer("trigger capture", (open) => {
       await tx`select set_config('bemi.context', '{"naïve": "café"}', true)`;
       await tx`insert into todos (task) values ('Crème brûlée')`;
     });
-    expect(await seen(database.port)).toMatchObject([{ after: { task: "Crème brûlée" }, context: { naïve: "café" } }]);
+    expect(await seen(database.port)).toMatchObject([{
+      after: { task: "Crème brûlée" },
+      context: { naïve: "café" },
+    }]);
   });
 
   test("a statement of megabytes on a table captured by row costs no copy for each row", async () => {
     await using database = await open();
-    await tracking(database, `create table todos (id int primary key, task text);
+    await tracking(
+      database,
+      `create table todos (id int primary key, task text);
       create function f() returns trigger language plpgsql as 'begin return null; end';
-      create trigger t after insert on todos for each row execute function f()`, "todos");
+      create trigger t after insert on todos for each row execute function f()`,
+      "todos",
+    );
     const values = Array.from({ length: 5000 }, (_, i) => `(${i}, '${"x".repeat(400)}')`).join(",");
     await database.db.unsafe(`insert into todos values ${values}`);
     const changes = await seen(database.port);

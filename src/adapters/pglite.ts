@@ -81,7 +81,9 @@ export function withBemi<D extends PgliteClient>(db: D, options: PgliteOptions =
       });
     } catch (error) {
       const state = sqlstateOf(error);
-      if (state !== SQLSTATE.activeSqlTransaction && state !== SQLSTATE.invalidTransactionTermination) throw error;
+      if (state !== SQLSTATE.activeSqlTransaction && state !== SQLSTATE.invalidTransactionTermination) {
+        throw error;
+      }
       warn("a statement cannot run inside a transaction: it ran without its context");
       return await inner[method](sql, ...rest);
     }
@@ -120,7 +122,9 @@ function openTransaction(tx: Transaction): OpenTransaction {
   let savepoints = 0;
   const inContext = async (sql: string, statement: () => Promise<unknown>): Promise<unknown> => {
     const context = statementContext() ?? "";
-    if (context !== sent) {
+    const { rollsBack } = statementKind(sql);
+    // A transaction that failed takes nothing but the rollback.
+    if (context !== sent && !rollsBack) {
       await tx.query(SET_CONTEXT, [context]);
       sent = context;
     }
@@ -130,7 +134,7 @@ function openTransaction(tx: Transaction): OpenTransaction {
       sent = UNKNOWN;
       throw error;
     } finally {
-      if (statementKind(sql).rollsBack) sent = UNKNOWN;
+      if (rollsBack) sent = UNKNOWN;
     }
   };
   const replaced = {

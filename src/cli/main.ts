@@ -28,7 +28,15 @@ export async function main(args: readonly string[], io: Io): Promise<number> {
     .addHelpText("after", HELP);
   for (
     const add of [
-      addDemo, addInit, addChanges, addTrack, addUntrack, addStatus, addMigrate, addMaintain, addUninstall,
+      addDemo,
+      addInit,
+      addChanges,
+      addTrack,
+      addUntrack,
+      addStatus,
+      addMigrate,
+      addMaintain,
+      addUninstall,
     ]
   ) add(program, io);
   onWarning((message) => io.err(`bemi: ${message}\n`));

@@ -1,4 +1,5 @@
 import { type Command, InvalidArgumentError } from "commander";
+import { type Operation, OPERATIONS } from "../history/mod.ts";
 
 /** The options of every command that talks to a database. */
 export interface ConnectionOptions {
@@ -29,12 +30,20 @@ export function jsonObject(text: string): string {
 
 /** A point in time as PostgreSQL reads it; checked here as far as it can be without asking. */
 export function timestamp(text: string): string {
-  if (/^\d{4,6}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?)?( ?(Z|[+-]\d\d(:?\d\d)?|[A-Za-z/_]+))?$/.test(text)) {
+  if (
+    /^\d{4,6}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?)?( ?(Z|[+-]\d\d(:?\d\d)?|[A-Za-z/_]+))?$/.test(text)
+  ) {
     const [date = ""] = text.split(/[T ]/);
     const day = new Date(`${date}T00:00:00Z`);
     if (date.length > 10 || (!Number.isNaN(day.getTime()) && day.toISOString().startsWith(date))) return text;
   }
   throw new InvalidArgumentError("Write a time such as 2026-11-01 or '2026-11-01 12:00:00+00'.");
+}
+
+export function operation(text: string): Operation {
+  const found = OPERATIONS.find((name) => name === text.toUpperCase());
+  if (found) return found;
+  throw new InvalidArgumentError(`Allowed choices are ${OPERATIONS.join(", ")}.`);
 }
 
 export function list(text: string): string[] {

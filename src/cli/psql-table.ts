@@ -1,13 +1,17 @@
 /** Rows as psql prints them: centred headings, left-aligned cells, and a count. */
 export function psqlTable(columns: readonly string[], rows: readonly (readonly (string | null)[])[]): string {
   const cells = rows.map((row) => row.map((cell) => (cell ?? "").replaceAll("\n", "↵")));
-  const widths = columns.map((column, i) => Math.max(width(column), ...cells.map((row) => width(row[i] ?? ""))));
+  const widths = columns.map((column, i) =>
+    Math.max(width(column), ...cells.map((row) => width(row[i] ?? "")))
+  );
   const heading = columns.map((column, i) => centred(column, widths[i] ?? 0)).join("|");
   const rule = widths.map((w) => "-".repeat(w + 2)).join("+");
   const lines = cells.map((row) =>
     row.map((cell, i) => ` ${cell}${" ".repeat((widths[i] ?? 0) - width(cell))} `).join("|").trimEnd()
   );
-  return `${[heading.trimEnd(), rule, ...lines].join("\n")}\n(${rows.length} row${rows.length === 1 ? "" : "s"})\n`;
+  return `${[heading.trimEnd(), rule, ...lines].join("\n")}\n(${rows.length} row${
+    rows.length === 1 ? "" : "s"
+  })\n`;
 }
 
 function centred(text: string, w: number): string {

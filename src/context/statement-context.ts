@@ -1,4 +1,4 @@
-import { currentContext, scopeKey, type Context } from "./scope.ts";
+import { type Context, currentContext, scopeKey } from "./scope.ts";
 import { warn } from "./warn.ts";
 
 /** A context larger than this many bytes of JSON loses its largest keys: it is stored with every change. */

@@ -1,12 +1,5 @@
 import { BemiError } from "../errors.ts";
-import type {
-  Database,
-  DatabaseLike,
-  PgClientLike,
-  PgliteLike,
-  PgPoolLike,
-  PostgresLike,
-} from "./port.ts";
+import type { Database, DatabaseLike, PgClientLike, PgliteLike, PgPoolLike, PostgresLike } from "./port.ts";
 
 /**
  * Sees a client, by its shape, as a {@linkcode Database}.

@@ -60,9 +60,13 @@ export async function changesJson(db: DatabaseLike, filter: ChangesFilter = {}):
   const database = connect(db);
   await requireInstalled(database, schema);
   const { where, parameters } = conditions(filter);
-  const limit = filter.limit === undefined ? "" : `limit $${parameters.push(String(filter.limit))}::text::bigint`;
+  const limit = filter.limit === undefined
+    ? ""
+    : `limit $${parameters.push(String(filter.limit))}::text::bigint`;
   const rows = await database.query<{ json: string }>(
-    inSchema(schema, `select json from (
+    inSchema(
+      schema,
+      `select json from (
       select json_build_object('id', id, 'database', database, 'schema', schema, 'table', "table",
           'primary_key', primary_key, 'former_primary_key', former_primary_key, 'operation', operation,
           'before', before, 'after', after, 'context', context,
@@ -71,7 +75,8 @@ export async function changesJson(db: DatabaseLike, filter: ChangesFilter = {}):
         source_id, commit_lsn, transaction_index
       from "bemi".changes ${where}
       order by source_id desc, commit_lsn desc, transaction_index desc ${limit}
-    ) as latest order by source_id, commit_lsn, transaction_index`),
+    ) as latest order by source_id, commit_lsn, transaction_index`,
+    ),
     parameters,
   );
   return rows.map((row) => row.json);
@@ -97,7 +102,8 @@ function conditions(filter: ChangesFilter): { where: string; parameters: string[
     const json = typeof filter.context === "string" ? filter.context : JSON.stringify(filter.context);
     parts.push(`context @> ${bind(json, "jsonb")}`);
   }
-  const time = (value: Date | string): string => bind(value instanceof Date ? value.toISOString() : value, "timestamptz");
+  const time = (value: Date | string): string =>
+    bind(value instanceof Date ? value.toISOString() : value, "timestamptz");
   if (filter.since !== undefined) parts.push(`committed_at >= ${time(filter.since)}`);
   if (filter.until !== undefined) parts.push(`committed_at < ${time(filter.until)}`);
   return { where: parts.length > 0 ? `where ${parts.join(" and ")}` : "", parameters };

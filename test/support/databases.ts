@@ -28,7 +28,10 @@ export interface DatabaseOptions {
 type Open<T> = (options?: DatabaseOptions) => Promise<T>;
 
 /** Runs a group of tests on PGlite and on each real server. */
-export function onEachDatabase(name: string, tests: (open: Open<TestDatabase>, server: string) => void): void {
+export function onEachDatabase(
+  name: string,
+  tests: (open: Open<TestDatabase>, server: string) => void,
+): void {
   describe.each([["PGlite"], ...inject("servers").map((server) => [server.version])])(
     `${name} on %s`,
     (server) => tests(server === "PGlite" ? openPglite : (options) => openOn(server, options), server),
@@ -44,6 +47,11 @@ export function onEachServer(
     `${name} on PostgreSQL %s`,
     (server) => tests((options) => openOn(server, options), server),
   );
+}
+
+/** Runs a group of tests on PGlite alone. */
+export function onPglite(name: string, tests: (open: Open<TestDatabase & { db: PGlite }>) => void): void {
+  describe(name, () => tests(openPglite));
 }
 
 let counter = 0;
@@ -81,7 +89,7 @@ async function openOn(
   };
 }
 
-async function openPglite(): Promise<TestDatabase> {
+async function openPglite(): Promise<TestDatabase & { db: PGlite }> {
   const db = await PGlite.create({ loadDataDir: await freshDataDir() });
   return {
     server: "PGlite",

@@ -28,7 +28,10 @@ const SETTINGS = [
 ];
 
 /** @param settings further `name=value`, such as `wal_level=replica`; `fsync=off` is the default */
-export async function startServer(version: string, settings: readonly string[] = ["fsync=off"]): Promise<Server> {
+export async function startServer(
+  version: string,
+  settings: readonly string[] = ["fsync=off"],
+): Promise<Server> {
   const native = await binaries(version);
   const folder = mkdtempSync(join(tmpdir(), `bemi-pg${version}-`));
   const user = unprivileged();
@@ -90,7 +93,9 @@ function ready(child: ChildProcess): Promise<void> {
 function unprivileged(): { uid: number; gid: number } | undefined {
   if (process.getuid?.() !== 0) return undefined;
   for (const name of ["postgres", "nobody"]) {
-    const [uid, gid] = ["-u", "-g"].map((flag) => Number(spawnSync("id", [flag, name], { encoding: "utf8" }).stdout));
+    const [uid, gid] = ["-u", "-g"].map((flag) =>
+      Number(spawnSync("id", [flag, name], { encoding: "utf8" }).stdout)
+    );
     if (uid && gid) return { uid, gid };
   }
   return { uid: 65534, gid: 65534 };

@@ -1,8 +1,15 @@
-import { type Command, Option } from "commander";
-import { type Change, changesJson, OPERATIONS, type Operation } from "../../history/mod.ts";
+import type { Command } from "commander";
+import { type Change, changesJson, type Operation, OPERATIONS } from "../../history/mod.ts";
 import { withConnection } from "../connection.ts";
 import type { Io } from "../io.ts";
-import { type ConnectionOptions, jsonObject, positiveInteger, timestamp, withConnectionOptions } from "../options.ts";
+import {
+  type ConnectionOptions,
+  jsonObject,
+  operation,
+  positiveInteger,
+  timestamp,
+  withConnectionOptions,
+} from "../options.ts";
 import { psqlTable } from "../psql-table.ts";
 
 interface Options extends ConnectionOptions {
@@ -20,41 +27,43 @@ export function addChanges(program: Command, io: Io): void {
     .argument("[table]", "a tracked table, with or without its schema")
     .argument("[key]", "the primary key's text, or a JSON array of several columns")
     .option("--context <json>", "whose context contains this", jsonObject)
-    .addOption(
-      new Option("--operation <operation>", "with this operation")
-        .choices(OPERATIONS).argParser((text) => text.toUpperCase()),
-    )
+    .option("--operation <operation>", `one of ${OPERATIONS.join(", ")}`, operation)
     .option("--since <time>", "committed at or after", timestamp)
     .option("--until <time>", "committed before", timestamp)
     .option("--limit <n>", "the latest so many (default: 100 as a table, all as JSON)", positiveInteger)
     .option("--json", "one JSON object a line, numbers exact")
-    .addHelpText("after", `
+    .addHelpText(
+      "after",
+      `
 Examples:
   bemi changes todos 42
-  bemi changes --context '{"user_id": 7}' --since 2026-11-01 --json`)
+  bemi changes --context '{"user_id": 7}' --since 2026-11-01 --json`,
+    )
     .action(async (table: string | undefined, key: string | undefined, options: Options) => {
       const { databaseUrl, json, ...filter } = options;
       const limit = options.limit ?? (json ? undefined : 100);
-      const lines = await withConnection(databaseUrl, io, (sql) => changesJson(sql, { ...filter, table, key, limit }));
-      io.out(json ? lines.map((line) => `${compact(line)}\n`).join("") : changesTable(lines));
+      const lines = await withConnection(
+        databaseUrl,
+        io,
+        (sql) => changesJson(sql, { ...filter, table, key, limit }),
+      );
+      io.out(json ? lines.map((line) => `${line}\n`).join("") : changesTable(lines));
     });
-}
-
-// json_build_object spreads over no more than one line, but may pad with blanks; values may not be touched.
-function compact(line: string): string {
-  return line.replace(/^\{"id" : /, '{"id": ');
 }
 
 const COLUMNS = ["primary_key", "table", "operation", "before", "after", "context", "committed_at"] as const;
 
 /** Changes in the shape of psql's listing. */
 export function changesTable(lines: readonly string[]): string {
-  return psqlTable(COLUMNS, lines.map((line) => {
-    const change = JSON.parse(line) as Change;
-    return COLUMNS.map((column) => {
-      const value = change[column];
-      if (column === "committed_at") return `${String(value).slice(0, 19).replace("T", " ")}+00`;
-      return typeof value === "object" && value !== null ? JSON.stringify(value) : value;
-    });
-  }));
+  return psqlTable(
+    COLUMNS,
+    lines.map((line) => {
+      const change = JSON.parse(line) as Change;
+      return COLUMNS.map((column) => {
+        const value = change[column];
+        if (column === "committed_at") return `${String(value).slice(0, 19).replace("T", " ")}+00`;
+        return typeof value === "object" && value !== null ? JSON.stringify(value) : value;
+      });
+    }),
+  );
 }

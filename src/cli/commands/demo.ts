@@ -5,12 +5,17 @@ import { withBemi } from "../../adapters/pglite.ts";
 import type { Io } from "../io.ts";
 import { psqlTable } from "../psql-table.ts";
 
-const COLUMNS = `"primary_key", "table", "operation", "before", "after", "context" - 'db' AS "context", "committed_at"`;
+const COLUMNS =
+  `"primary_key", "table", "operation", "before", "after", "context" - 'db' AS "context", "committed_at"`;
 
 export function addDemo(program: Command, io: Io): void {
   program.command("demo")
     .description("watch a Hono application's changes being recorded, on an embedded database")
-    .addOption(new Option("--capture <path>", "how changes are captured").choices(["trigger", "wal"]).default("trigger"))
+    .addOption(
+      new Option("--capture <path>", "how changes are captured").choices(["trigger", "wal"]).default(
+        "trigger",
+      ),
+    )
     .action(async ({ capture }: { capture: "trigger" | "wal" }) => {
       if (capture === "wal") {
         throw new BemiError("usage", "Capture through the Write-Ahead Log is not available in this version", {
@@ -21,7 +26,9 @@ export function addDemo(program: Command, io: Io): void {
       const { todoApp } = await optional(() => import("../demo/app.ts"), "hono");
       const db = withBemi(await PGlite.create());
       try {
-        await db.exec("CREATE TABLE todo (id serial PRIMARY KEY, task text NOT NULL, is_completed boolean NOT NULL DEFAULT false)");
+        await db.exec(
+          "CREATE TABLE todo (id serial PRIMARY KEY, task text NOT NULL, is_completed boolean NOT NULL DEFAULT false)",
+        );
         await install(db);
         await track(db, "todo");
 
@@ -34,12 +41,13 @@ export function addDemo(program: Command, io: Io): void {
             headers: { "x-user-id": "187234" },
             ...(body === undefined ? {} : { body }),
           });
-          if (!response.ok) throw new BemiError("connection_failed", `The demo's request ${method} ${path} failed`);
+          if (!response.ok) {
+            throw new BemiError("connection_failed", `The demo's request ${method} ${path} failed`);
+          }
         }
         const show = async (condition: string): Promise<void> => {
-          const query = `SELECT ${COLUMNS} FROM changes${condition}`;
-          io.err(`\n${query};\n\n`);
-          io.out(await printed(db, query));
+          io.err(`\nSELECT ${COLUMNS} FROM changes${condition};\n\n`);
+          io.out(await printed(db, condition));
         };
         await show("");
 
@@ -63,17 +71,19 @@ const REQUESTS: readonly (readonly [method: string, path: string, body?: string]
 
 async function printed(
   db: { query(sql: string): Promise<{ rows: unknown[] }> },
-  query: string,
+  condition: string,
 ): Promise<string> {
-  const columns = ["primary_key", "table", "operation", "before", "after", "context", "committed_at"];
   // As text from the server, so that what is shown is what psql would show.
   const { rows } = await db.query(
-    `SELECT ${columns.map((column) => `"${column}"::text`).join(", ")} FROM (
-      SELECT primary_key, "table", operation, before, after, context, date_trunc('second', committed_at) AS committed_at, position
-      FROM (${query.replace("FROM changes", ", position FROM changes")}) AS shown
-    ) AS listed ORDER BY position`,
+    `SELECT primary_key, "table", operation, before::text, after::text, (context - 'db')::text AS context,
+      date_trunc('second', committed_at)::text AS committed_at
+    FROM changes ${condition} ORDER BY position`,
   );
-  return psqlTable(columns, rows.map((row) => columns.map((column) => (row as Record<string, string | null>)[column] ?? null)));
+  const columns = ["primary_key", "table", "operation", "before", "after", "context", "committed_at"];
+  return psqlTable(
+    columns,
+    rows.map((row) => columns.map((column) => (row as Record<string, string | null>)[column] ?? null)),
+  );
 }
 
 async function optional<M>(load: () => Promise<M>, name: string): Promise<M> {

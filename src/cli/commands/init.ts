@@ -17,12 +17,19 @@ export function addInit(program: Command, io: Io): void {
     .description("install or upgrade, and track tables; can be repeated")
     .argument("[table...]", "tables to track, written as in SQL")
     .option("--all", "track every table, and from now on each new one")
-    .addOption(new Option("--capture <path>", "how changes are captured").choices(["trigger", "wal"]).default("trigger"))
+    .addOption(
+      new Option("--capture <path>", "how changes are captured").choices(["trigger", "wal"]).default(
+        "trigger",
+      ),
+    )
     .option("--dry-run", "say what would be done, and do nothing")
-    .addHelpText("after", `
+    .addHelpText(
+      "after",
+      `
 Examples:
   bemi init --all
-  bemi init todos app.lists --database-url postgres://localhost/app`)
+  bemi init todos app.lists --database-url postgres://localhost/app`,
+    )
     .action(async (tables: string[], options: Options) => {
       if (options.capture === "wal") {
         throw new BemiError("usage", "Capture through the Write-Ahead Log is not available in this version", {
@@ -43,7 +50,11 @@ async function init(sql: postgres.Sql, tables: readonly string[], options: Optio
     return;
   }
   const { from, to } = await install(sql, { schema });
-  io.err(from === to ? `Schema "${schema}" is up to date (version ${to})\n` : `Schema "${schema}": version ${from} -> ${to}\n`);
+  io.err(
+    from === to
+      ? `Schema "${schema}" is up to date (version ${to})\n`
+      : `Schema "${schema}": version ${from} -> ${to}\n`,
+  );
   if (options.all) {
     for (const table of await trackAll(sql, { schema })) io.err(`Tracking ${table}\n`);
   }
@@ -53,7 +64,11 @@ async function init(sql: postgres.Sql, tables: readonly string[], options: Optio
   }
   const { tables: tracked, followsDdl } = await status(sql, { schema });
   if (!followsDdl) {
-    io.err(`This role may not create event triggers: run bemi init again after adding ${options.all ? "tables or " : ""}partitions\n`);
+    io.err(
+      `This role may not create event triggers: run bemi init again after adding ${
+        options.all ? "tables or " : ""
+      }partitions\n`,
+    );
   }
   io.err(
     tracked.length === 0
@@ -69,8 +84,9 @@ async function plan(sql: postgres.Sql, tables: readonly string[], options: Optio
     throw error;
   });
   const lines = [installed ? `upgrade schema "${schema}" if needed` : `create schema "${schema}"`];
-  if (options.all && installed) lines.push(...(await trackableTables(sql, { schema })).map((table) => `track ${table}`));
-  else if (options.all) lines.push("track every table");
+  if (options.all && installed) {
+    lines.push(...(await trackableTables(sql, { schema })).map((table) => `track ${table}`));
+  } else if (options.all) lines.push("track every table");
   lines.push(...tables.map((table) => `track ${table}`));
   return `${lines.join("\n")}\n`;
 }

@@ -10,7 +10,9 @@ export function addMaintain(program: Command, io: Io): void {
     .option("--json", "one JSON object a line")
     .action(async ({ databaseUrl, schema, json }: ConnectionOptions & { json?: true }) => {
       const steps = await withConnection(databaseUrl, io, (sql) => maintain(sql, { schema }));
-      for (const step of steps) io.out(json ? `${JSON.stringify(step)}\n` : `${step.action} ${step.partition}\n`);
+      for (const step of steps) {
+        io.out(json ? `${JSON.stringify(step)}\n` : `${step.action} ${step.partition}\n`);
+      }
       if (steps.length === 0) io.err("Nothing to do\n");
     });
 }

@@ -15,9 +15,15 @@ export function addStatus(program: Command, io: Io): void {
       io.out(
         psqlTable(
           ["schema", "table", "capture", "ignore", "mask", "strict"],
-          found.tables.map((t) => [t.schema, t.table, t.capture, t.ignore.join(","), t.mask.join(","), t.strict ? "yes" : ""]),
+          found.tables.map((
+            t,
+          ) => [t.schema, t.table, t.capture, t.ignore.join(","), t.mask.join(","), t.strict ? "yes" : ""]),
         ),
       );
-      io.err(`Schema "${schema}" has version ${found.version}; new tables are ${found.trackAll ? "" : "not "}tracked by themselves\n`);
+      io.err(
+        `Schema "${schema}" has version ${found.version}; new tables are ${
+          found.trackAll ? "" : "not "
+        }tracked by themselves\n`,
+      );
     });
 }

@@ -18,9 +18,12 @@ export function addTrack(program: Command, io: Io): void {
     .option("--mask <columns>", "leave these out of every copy", list)
     .option("--strict", "a change that cannot be recorded fails")
     .option("--no-strict", "a change that cannot be recorded leaves a gap marker")
-    .addHelpText("after", `
+    .addHelpText(
+      "after",
+      `
 Example:
-  bemi track people --ignore updated_at --mask password,token`)
+  bemi track people --ignore updated_at --mask password,token`,
+    )
     .action(async (tables: string[], { databaseUrl, ...options }: Options) => {
       await withConnection(databaseUrl, io, async (sql) => {
         for (const table of tables) {

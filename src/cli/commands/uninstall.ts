@@ -11,9 +11,13 @@ export function addUninstall(program: Command, io: Io): void {
     .option("--yes", "really")
     .action(async ({ databaseUrl, schema, yes }: ConnectionOptions & { yes?: true }) => {
       if (!yes) {
-        throw new BemiError("usage", `This would delete the schema "${schema}" with all changes recorded in it`, {
-          hint: "Add --yes to do it. To stop recording and keep the log: bemi untrack <table>",
-        });
+        throw new BemiError(
+          "usage",
+          `This would delete the schema "${schema}" with all changes recorded in it`,
+          {
+            hint: "Add --yes to do it. To stop recording and keep the log: bemi untrack <table>",
+          },
+        );
       }
       await withConnection(databaseUrl, io, (sql) => uninstall(sql, { schema }));
       io.err(`Removed the schema "${schema}"\n`);

@@ -6,10 +6,14 @@ export interface TodoDatabase {
   query(sql: string, parameters?: unknown[]): Promise<{ rows: unknown[] }>;
 }
 
+export interface TodoEnv {
+  readonly Variables: { user: { id: number } };
+}
+
 /** A todo application as anybody would write it: Bemi is the one `app.use`. */
-export function todoApp(db: TodoDatabase): Hono<{ Variables: { user: { id: number } } }> {
-  const app = new Hono<{ Variables: { user: { id: number } } }>();
-  app.use(bemi((c) => ({ user_id: c.get("user").id, endpoint: c.req.path, method: c.req.method })));
+export function todoApp(db: TodoDatabase): Hono<TodoEnv> {
+  const app = new Hono<TodoEnv>();
+  app.use(bemi<TodoEnv>((c) => ({ user_id: c.get("user").id, endpoint: c.req.path, method: c.req.method })));
   app.use(async (c, next) => {
     c.set("user", { id: Number(c.req.header("x-user-id")) });
     await next();
