@@ -1,15 +1,10 @@
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
-import { beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { onEachServer } from "./support/databases.ts";
 import { fingerprint } from "./support/fingerprint.ts";
 
 const root = fileURLToPath(new URL("../", import.meta.url));
-
-beforeAll(() => {
-  const build = spawnSync("npm", ["run", "--silent", "build"], { cwd: root, encoding: "utf8" });
-  if (build.status !== 0) throw new Error(build.stdout + build.stderr);
-});
 
 interface Ran {
   readonly status: number | null;

@@ -1,0 +1,144 @@
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { dirname, join, relative, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
+import { expect, test } from "vitest";
+// @ts-expect-error plain JavaScript, as it runs before anything is built
+import { installTools } from "./tools/install.mjs";
+
+const root = fileURLToPath(new URL("../", import.meta.url));
+
+const sources = readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" })
+  .filter((file) => file.endsWith(".ts")).map((file) => `src/${file.replaceAll("\\", "/")}`);
+
+/** Every module that a file imports, and whether for its types alone. */
+function imports(file: string): { from: string; typeOnly: boolean }[] {
+  const text = readFileSync(join(root, file), "utf8").replace(/\/\*[\s\S]*?\*\//g, "");
+  return [...text.matchAll(/^(?:import|export)\s+(type\s)?[^;]*?from\s+"([^"]+)"|\bimport\("([^"]+)"\)/gm)]
+    .map(([, type, from, dynamic]) => ({ from: from ?? dynamic ?? "", typeOnly: type !== undefined }));
+}
+
+// What each floor may stand on. Nothing reaches up.
+const FLOORS: Readonly<Record<string, readonly string[]>> = {
+  "errors.ts": [],
+  "identifiers.ts": ["errors.ts"],
+  generated: [],
+  context: ["errors.ts"],
+  database: ["errors.ts", "identifiers.ts"],
+  install: ["errors.ts", "identifiers.ts", "generated", "database"],
+  history: ["errors.ts", "identifiers.ts", "database", "install"],
+  adapters: ["errors.ts", "context", "database"],
+  middleware: ["errors.ts", "context"],
+  cli: ["errors.ts", "identifiers.ts", "context", "database", "install", "history", "adapters", "middleware"],
+};
+
+test("imports run one way, from the command line down to identifiers and errors", () => {
+  const wrong: string[] = [];
+  for (const file of sources) {
+    const floor = file.split("/")[1] ?? "";
+    expect(FLOORS, `${file} stands on no floor`).toHaveProperty([floor]);
+    for (const { from } of imports(file)) {
+      if (!from.startsWith(".")) continue;
+      const target = relative(join(root, "src"), resolve(root, dirname(file), from)).split("/")[0] ?? "";
+      if (target !== floor && !FLOORS[floor]?.includes(target)) wrong.push(`${file} -> ${from}`);
+    }
+  }
+  expect(wrong).toEqual([]);
+});
+
+test("packages appear where they belong: the core needs none, a driver or framework is a type in its own adapter", () => {
+  const wrong: string[] = [];
+  for (const file of sources) {
+    for (const { from, typeOnly } of imports(file)) {
+      if (from.startsWith(".") || file.startsWith("src/cli/")) continue;
+      const isOwnType = typeOnly && /^src\/(adapters|middleware)\//.test(file) &&
+        file.includes(from.split("/").at(-1) ?? "");
+      if (from !== "node:async_hooks" && !isOwnType) wrong.push(`${file} -> ${from}`);
+    }
+  }
+  expect(wrong).toEqual([]);
+});
+
+test("only the command line touches the process, the console and files", () => {
+  const outside = sources.filter((file) => !file.startsWith("src/cli/") && file !== "src/context/warn.ts");
+  expect(outside.filter((file) =>
+    /\b(?:process\.|console\b|Deno\.|Bun\.)/.test(
+      readFileSync(join(root, file), "utf8").replace(/\/\*[\s\S]*?\*\/|\/\/[^\n]*/g, ""),
+    )
+  )).toEqual([]);
+});
+
+test("the two manifests name the same version, subpaths and packages", () => {
+  const npm = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as {
+    version: string;
+    exports: Record<string, unknown>;
+    dependencies: Record<string, string>;
+    devDependencies: Record<string, string>;
+  };
+  const jsr = JSON.parse(readFileSync(join(root, "deno.json"), "utf8")) as {
+    version: string;
+    exports: Record<string, string>;
+    imports: Record<string, string>;
+  };
+  expect(jsr.version).toBe(npm.version);
+  expect(Object.keys(jsr.exports)).toEqual(
+    Object.keys(npm.exports).filter((key) => key !== "./package.json"),
+  );
+  for (const [name, specifier] of Object.entries(jsr.imports)) {
+    expect(specifier).toBe(`npm:${name}@${npm.dependencies[name] ?? npm.devDependencies[name]}`);
+  }
+});
+
+test("the generated SQL is fresh", () => {
+  const { status, stderr } = spawnSync(process.execPath, ["test/build/generate-sql.mjs", "--check"], {
+    cwd: root,
+    encoding: "utf8",
+  });
+  expect(stderr).toBe("");
+  expect(status).toBe(0);
+});
+
+test("the tarball holds the built package, its SQL and its papers, and nothing else", () => {
+  const { stdout } = spawnSync("npm", ["pack", "--dry-run", "--json", "--ignore-scripts"], {
+    cwd: root,
+    encoding: "utf8",
+  });
+  const [{ files }] = JSON.parse(stdout) as [{ files: { path: string }[] }];
+  const expected = [
+    "CHANGELOG.md",
+    "LICENSE",
+    "README.md",
+    "package.json",
+    ...readdirSync(join(root, "sql")).map((file) => `sql/${file}`),
+    ...["mod.ts", ...sources].flatMap((file) =>
+      [".js", ".d.ts"].map((end) => `dist/${file.replace(/\.ts$/, end)}`)
+    ),
+  ];
+  expect(files.map((file) => file.path).sort()).toEqual(expected.sort());
+});
+
+test("the core entry is under 4 KB, minified and compressed", async () => {
+  (installTools as () => void)();
+  const require = createRequire(new URL("tools/package.json", import.meta.url));
+  const esbuild = require("esbuild") as {
+    build(options: object): Promise<{ outputFiles: { contents: Uint8Array }[] }>;
+  };
+  const folder = mkdtempSync(join(tmpdir(), "bemi-size-"));
+  try {
+    const { outputFiles } = await esbuild.build({
+      entryPoints: [join(root, "dist/mod.js")],
+      bundle: true,
+      minify: true,
+      format: "esm",
+      write: false,
+      external: ["node:async_hooks"],
+      outdir: folder,
+    });
+    expect(gzipSync(outputFiles[0]?.contents ?? new Uint8Array()).length).toBeLessThan(4096);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});

@@ -1,0 +1,2 @@
+export function isolation(): Promise<string>;
+export const EXPECTED: string;
