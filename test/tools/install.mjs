@@ -1,6 +1,6 @@
 // Installs the tools where they are missing: kept out of the package's own install, since the runtimes are large.
 import { spawnSync } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, mkdirSync, rmdirSync, writeFileSync } from "node:fs";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 
@@ -12,14 +12,31 @@ export function tool(name) {
   return `${folder}node_modules/.bin/${name}`;
 }
 
+/** Two test files that need them at once wait for one another. */
 export function installTools() {
-  if (existsSync(`${folder}node_modules/.complete`)) return;
-  run("npm", ["ci", "--no-audit", "--no-fund"]);
-  // Where install scripts are off, Bun's executable is still missing.
-  if (spawnSync(`${folder}node_modules/.bin/bun`, ["--version"]).status !== 0) {
-    run(process.execPath, ["node_modules/bun/install.js"]);
+  const complete = `${folder}node_modules/.complete`;
+  const lock = `${folder}.installing`;
+  for (let waited = 0; !existsSync(complete); waited++) {
+    try {
+      mkdirSync(lock);
+    } catch (error) {
+      if (error.code !== "EEXIST") throw error;
+      if (waited > 600) throw new Error(`Another install seems dead: remove ${lock}`);
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1000);
+      continue;
+    }
+    try {
+      // Not `npm ci`: the lock file leaves out what a registry has for other platforms only.
+      run("npm", ["install", "--no-save", "--no-audit", "--no-fund"]);
+      // Where install scripts are off, Bun's executable is still missing.
+      if (spawnSync(`${folder}node_modules/.bin/bun`, ["--version"]).status !== 0) {
+        run(process.execPath, ["node_modules/bun/install.js"]);
+      }
+      writeFileSync(complete, "");
+    } finally {
+      rmdirSync(lock);
+    }
   }
-  run(process.execPath, ["-e", "require('fs').writeFileSync('node_modules/.complete', '')"]);
 }
 
 function run(command, args) {

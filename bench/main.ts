@@ -1,0 +1,14 @@
+import { ingest } from "./ingest.ts";
+
+const benches: Readonly<Record<string, (version: string) => Promise<void>>> = { ingest };
+
+// npm run bench -- ingest   (all of them without a name; BENCH_SERVER=15 for another version)
+const names = process.argv.length > 2 ? process.argv.slice(2) : Object.keys(benches);
+for (const name of names) {
+  const bench = benches[name];
+  if (!bench) {
+    console.error(`Unknown bench "${name}": choose from ${Object.keys(benches).join(", ")}`);
+    process.exit(2);
+  }
+  await bench(process.env.BENCH_SERVER ?? "18");
+}
