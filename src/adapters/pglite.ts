@@ -122,9 +122,9 @@ function openTransaction(tx: Transaction): OpenTransaction {
   let savepoints = 0;
   const inContext = async (sql: string, statement: () => Promise<unknown>): Promise<unknown> => {
     const context = statementContext() ?? "";
-    const { rollsBack } = statementKind(sql);
-    // A transaction that failed takes nothing but the rollback.
-    if (context !== sent && !rollsBack) {
+    const { writes, controls, rollsBack } = statementKind(sql);
+    // A transaction that failed takes nothing but the rollback, and SET TRANSACTION has to come first.
+    if (context !== sent && (writes || !controls)) {
       await tx.query(SET_CONTEXT, [context]);
       sent = context;
     }

@@ -12,6 +12,13 @@ const CONTROL =
 
 const ROLLBACK = /\b(?:rollback|abort)\b/i;
 
+// In groups: what begins a transaction or keeps one open, what ends it.
+const BOUNDARY =
+  /(?:^|;)\s*(?:(begin|start\s+transaction|(?:commit|end|rollback|abort)(?:\s+work|\s+transaction)?\s+and\s+chain)|(commit|end|abort|prepare\s+transaction|rollback(?!(?:\s+work|\s+transaction)?\s+to\b)))\b/gi;
+
+// A function's body in SQL: its `end` ends no transaction.
+const FUNCTION_BODY = /\bbegin\s+atomic\b/i;
+
 /** What a statement means for the context: whether it may change rows, and whether it steers the transaction itself. */
 export interface StatementKind {
   /** It holds a data-modifying keyword as a token. */
@@ -20,6 +27,8 @@ export interface StatementKind {
   readonly controls: boolean;
   /** It may undo the setting of a context. */
   readonly rollsBack: boolean;
+  /** Whether a transaction is open behind it, where it says so. */
+  readonly leaves: "open" | "closed" | undefined;
 }
 
 const MAX_KNOWN = 1000;
@@ -34,6 +43,7 @@ export function statementKind(sql: string): StatementKind {
     writes: WRITES.test(words),
     controls: CONTROL.test(words),
     rollsBack: ROLLBACK.test(words),
+    leaves: leaves(words),
   };
   // A text with inlined values is hardly seen twice, and may be long.
   if (sql.length <= 4096) {
@@ -41,4 +51,11 @@ export function statementKind(sql: string): StatementKind {
     known.set(sql, kind);
   }
   return kind;
+}
+
+function leaves(words: string): StatementKind["leaves"] {
+  if (FUNCTION_BODY.test(words)) return undefined;
+  let state: StatementKind["leaves"];
+  for (const match of words.matchAll(BOUNDARY)) state = match[1] ? "open" : "closed";
+  return state;
 }

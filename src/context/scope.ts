@@ -65,6 +65,12 @@ export function mergeContext(patch: Context): void {
   scope.revision++;
 }
 
+/** `fn`, run in the scope that is entered now; `fn` itself outside one. Only the scope is kept, nothing else asynchronous. */
+export function bindToScope<R>(fn: () => R): () => R {
+  const scope = storage.getStore();
+  return scope ? () => storage.run(scope, fn) : fn;
+}
+
 /** A key that changes whenever the context in force does. For caches. */
 export function scopeKey(): readonly [object, number] | undefined {
   const scope = storage.getStore();

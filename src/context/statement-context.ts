@@ -1,4 +1,4 @@
-import { type Context, currentContext, scopeKey } from "./scope.ts";
+import { bindToScope, type Context, currentContext, scopeKey } from "./scope.ts";
 import { warn } from "./warn.ts";
 
 /** A context larger than this many bytes of JSON loses its largest keys: it is stored with every change. */
@@ -20,6 +20,11 @@ export function statementContext(): string | undefined {
   const text = contextText(context);
   cache.set(scope, { revision, text });
   return text;
+}
+
+/** {@linkcode statementContext} of the scope that is entered now, or where there is none, of the one at the call. */
+export function laterStatementContext(): () => string | undefined {
+  return bindToScope(statementContext);
 }
 
 /** JSON text of a context that `jsonb` accepts, within {@linkcode MAX_CONTEXT_BYTES}. */

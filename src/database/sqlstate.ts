@@ -1,5 +1,6 @@
 /** The SQLSTATEs that Bemi acts on (PostgreSQL documentation, appendix A). */
 export const SQLSTATE = {
+  adminShutdown: "57P01",
   activeSqlTransaction: "25001",
   deadlockDetected: "40P01",
   duplicateSchema: "42P06",

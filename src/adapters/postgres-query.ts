@@ -1,0 +1,79 @@
+import { bindAsync } from "../context/bind-async.ts";
+
+/** A lazy query of postgres.js 3: what of its inner life is used here. */
+export interface Query extends Promise<unknown> {
+  strings: readonly string[] & { readonly raw?: readonly string[] };
+  readonly args: readonly unknown[];
+  handler: Handler;
+  resolve: (value: unknown) => void;
+  reject: (error: unknown) => void;
+  readonly tagged: boolean;
+  executed: boolean;
+  active: boolean;
+  cancelled: unknown;
+  readonly streaming?: boolean;
+  readonly onlyDescribe?: boolean;
+  readonly string?: string;
+  readonly parameters?: readonly unknown[];
+  readonly origin: string;
+  forEachFn?: (...args: unknown[]) => unknown;
+  cursorFn?: (...args: unknown[]) => unknown;
+}
+
+/** What sends a query on its way; each kind of `sql` (pool, transaction, reserved) has its own. */
+export type Handler = ((query: Query) => void) & { debug?: unknown };
+
+export function isQuery(value: unknown): value is Query {
+  return value instanceof Promise && "handler" in value && typeof value.handler === "function" &&
+    "strings" in value;
+}
+
+/** The statement's words: nested fragments in their places, a `?` for each value. */
+export function queryText(query: Query): string {
+  const { strings, args } = query;
+  let text = strings[0] ?? "";
+  for (let i = 1; i < strings.length; i++) text += fragmentText(args[i - 1]) + strings[i];
+  return text;
+}
+
+function fragmentText(value: unknown): string {
+  if (isQuery(value)) return queryText(value);
+  if (Array.isArray(value) && value.some(isQuery)) return value.map(fragmentText).join(" ");
+  return " ? ";
+}
+
+/** Sends a query of our own at once, not a microtask later as `then` does, so that it stays ahead of what follows. */
+export function submit(query: Query): Query {
+  query.executed = true;
+  Promise.prototype.catch.call(query, () => {});
+  query.handler(query);
+  return query;
+}
+
+/** Callbacks of `forEach` and `cursor` are called from the socket's events: they get the caller's async context. */
+export function bindCallbacks(query: Query): void {
+  if (query.forEachFn) query.forEachFn = bindAsync(query.forEachFn);
+  // A cursor's iterator replaces the function at each step, and needs none of this.
+  if (query.cursorFn && Object.getOwnPropertyDescriptor(query, "cursorFn")?.writable) {
+    query.cursorFn = bindAsync(query.cursorFn);
+  }
+}
+
+const origins: WeakMap<object, Error> = new WeakMap();
+
+/**
+ * The driver finds the caller's line by a short stack of its own, in which the wrapper's frame would take the caller's
+ * place: this puts in one that begins with the caller.
+ */
+export function keepOrigin(query: Query, wrapper: (...args: never[]) => unknown): void {
+  if (!query.tagged) return;
+  const symbol = Object.getOwnPropertySymbols(query).find((own) => own.description === "OriginError");
+  if (!symbol) return;
+  let origin = origins.get(query.strings);
+  if (!origin) {
+    origin = new Error();
+    Error.captureStackTrace?.(origin, wrapper);
+    origins.set(query.strings, origin);
+  }
+  Object.defineProperty(query, symbol, { value: origin, writable: true, configurable: true });
+}

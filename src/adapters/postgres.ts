@@ -1,0 +1,261 @@
+/**
+ * postgres.js, with the context of each write set for it.
+ *
+ * @module
+ */
+import { contextLiteralSql } from "../context/context-sql.ts";
+import { laterStatementContext } from "../context/statement-context.ts";
+import { warn } from "../context/warn.ts";
+import { BemiError } from "../errors.ts";
+import {
+  bindCallbacks,
+  type Handler,
+  isQuery,
+  keepOrigin,
+  type Query,
+  queryText,
+  submit,
+} from "./postgres-query.ts";
+import { type Lane, openLane, type QueryMaker } from "./postgres-lane.ts";
+import { intercept, refusesTransactions, runInTransaction } from "./postgres-transaction.ts";
+import { type StatementKind, statementKind } from "./statement-kind.ts";
+
+/** What of a postgres.js `Sql` is replaced; everything else stays as it is. */
+export interface PostgresClient {
+  // deno-lint-ignore no-explicit-any -- the driver's own types are kept by the type parameter of withBemi
+  (strings: any, ...args: any[]): any;
+  // deno-lint-ignore no-explicit-any
+  unsafe(...args: any[]): any;
+  // deno-lint-ignore no-explicit-any
+  begin(...args: any[]): any;
+  // deno-lint-ignore no-explicit-any
+  reserve(...args: any[]): any;
+}
+
+export interface PostgresOptions {
+  /**
+   * Which statements outside a transaction get one of their own, with the context: those with a data-modifying
+   * keyword, or all, for functions that write (`select complete_todo(1)`).
+   * @default "writes"
+   */
+  readonly wrap?: "writes" | "all";
+}
+
+type Callback = (sql: Sql) => unknown;
+
+/** postgres.js' `Sql` in any of its roles, loosely. */
+interface Sql extends QueryMaker {
+  (...args: unknown[]): unknown;
+  file(...args: unknown[]): Query;
+  begin(options: string, fn: Callback): Promise<unknown>;
+  reserve(): Promise<Sql>;
+  savepoint(...args: unknown[]): Promise<unknown>;
+  end(...args: unknown[]): Promise<void>;
+}
+
+/** Sends a query, adding what the context needs. `send` is the driver's own way. */
+type Run = (query: Query, send: Handler, context: () => string | undefined, reopen?: Reopen) => void;
+
+/** Makes the same query on another connection: for `file`, whose handler is bound to the one it was made on. */
+type Reopen = (on: Sql) => Query;
+
+const wrappers: WeakSet<object> = new WeakSet();
+
+/**
+ * Wraps a postgres.js client: a write made within a context carries it; outside one nothing changes.
+ * A write outside a transaction gets one of its own, begun in the same round trip.
+ *
+ * @throws {BemiError} `unsupported_client`
+ * @example
+ * ```ts
+ * import postgres from "postgres";
+ * import { withBemi } from "@bemi/core/postgres";
+ * const sql = withBemi(postgres());
+ * ```
+ */
+export function withBemi<S extends PostgresClient>(sql: S, options: PostgresOptions = {}): S {
+  if (typeof sql !== "function" || typeof sql.begin !== "function" || typeof sql.reserve !== "function") {
+    throw new BemiError(
+      "unsupported_client",
+      "withBemi of @bemi/core/postgres takes the client of postgres.js",
+      {
+        hint: "Pass what postgres(…) returns; PGlite has a withBemi of its own in @bemi/core/pglite.",
+      },
+    );
+  }
+  if (wrappers.has(sql)) return sql;
+  const wrapped = wrapPool(sql as unknown as Sql, options.wrap === "all");
+  wrappers.add(wrapped);
+  return wrapped as unknown as S;
+}
+
+function wrapPool(sql: Sql, all: boolean): Sql {
+  let ended = false;
+  const run: Run = (query, send, context, reopen) => {
+    const text = ended ? undefined : contextToSend(query, context, all, reopen !== undefined);
+    if (text === undefined) return send(query);
+    if (reopen) return runFile(sql, query, reopen, text, send);
+    runInTransaction(query, {
+      context: text,
+      sql,
+      open: (use, fail) => openLane(sql, use, fail),
+      bare: send,
+    });
+  };
+  return wrap(sql, run, {
+    begin: (first: string | Callback, fn?: Callback) => {
+      const [how, callback] = fn ? [first as string, fn] : ["", first as Callback];
+      return sql.begin(how, (tx) => callback(wrapTransaction(tx)));
+    },
+    reserve: async () => wrapReserved(await sql.reserve(), all),
+    end: (...args: unknown[]) => {
+      ended = true;
+      return sql.end(...args);
+    },
+  });
+}
+
+// The driver reads the file first and then sends its text by the handler of the `sql` that made the query.
+function runFile(sql: Sql, query: Query, reopen: Reopen, context: string, bare: Handler): void {
+  const { outcome, settle, restore } = intercept(query);
+  sql.begin("", async (tx) => {
+    submit(tx.unsafe(contextLiteralSql(context)));
+    reopen(tx).handler(query);
+    const first = await outcome;
+    if ("error" in first) throw first.error;
+    return first.value;
+  }).then((value) => settle({ value }), (error: unknown) => {
+    if (!refusesTransactions(error)) return settle({ error });
+    warn("a statement cannot run inside a transaction: it ran without its context");
+    restore();
+    bare(query);
+  });
+}
+
+/** The context to run a query with in a transaction of its own, or `undefined` where it needs none. */
+function contextToSend(
+  query: Query,
+  context: () => string | undefined,
+  all: boolean,
+  unread: boolean,
+): string | undefined {
+  if (query.onlyDescribe) return undefined;
+  if (!unread) {
+    const kind = statementKind(queryText(query));
+    if (kind.controls || !(kind.writes || all)) return undefined;
+  }
+  return context();
+}
+
+/** Differs from every context: whatever the session has, it is sent anew. */
+const UNKNOWN = "\u0000";
+
+interface TransactionState {
+  sent: string;
+}
+
+function wrapTransaction(tx: Sql, state: TransactionState = { sent: "" }): Sql {
+  const run: Run = (query, send, context, reopen) => {
+    const kind = reopen ? UNREAD : statementKind(queryText(query));
+    sendInTransaction(tx, state, kind, query, context);
+    send(query);
+  };
+  const wrapped = wrap(tx, run, {
+    savepoint: async (first: unknown, ...rest: unknown[]) => {
+      if (isTemplate(first)) return await wrapped.savepoint((inner: Sql) => inner(first, ...rest));
+      const named = typeof first === "function" ? [] : [first];
+      const fn = (named.length ? rest[0] : first) as Callback;
+      const guarded = (error: unknown): never => {
+        state.sent = UNKNOWN;
+        throw error;
+      };
+      return await tx.savepoint(...named, (inner: Sql) => {
+        const result = fn(wrapTransaction(inner, state));
+        return Promise.resolve(Array.isArray(result) ? Promise.all(result) : result).catch(guarded);
+      }).catch(guarded);
+    },
+  });
+  return wrapped;
+}
+
+/** A file's text is not known before the driver has read it: taken for a write. */
+const UNREAD: StatementKind = { writes: true, controls: false, rollsBack: true, leaves: undefined };
+
+// The context goes ahead of a transaction's first statement, and again once it differs from what the session has:
+// because it changed, or because something was rolled back.
+function sendInTransaction(
+  sql: Sql,
+  state: TransactionState,
+  kind: StatementKind,
+  query: Query,
+  context: () => string | undefined,
+): void {
+  const { writes, controls, rollsBack } = kind;
+  // A transaction that failed takes nothing but the rollback, and SET TRANSACTION has to come first.
+  if (!query.onlyDescribe && (writes || !controls)) {
+    const text = context() ?? "";
+    if (text !== state.sent) {
+      submit(sql.unsafe(contextLiteralSql(text)));
+      state.sent = text;
+    }
+  }
+  if (rollsBack) state.sent = UNKNOWN;
+}
+
+function wrapReserved(sql: Sql, all: boolean): Sql {
+  const state: TransactionState & { open: boolean } = { sent: "", open: false };
+  const run: Run = (query, send, context, reopen) => {
+    const kind = reopen ? UNREAD : statementKind(queryText(query));
+    if (state.open) {
+      sendInTransaction(sql, state, kind, query, context);
+    } else {
+      const text = kind.leaves || reopen ? undefined : contextToSend(query, context, all, false);
+      if (text !== undefined) {
+        const lane: Lane = { send: (next) => submitOn(sql, next), isOpen: () => true };
+        return runInTransaction(query, { context: text, sql, open: (use) => use(lane), bare: send });
+      }
+    }
+    if (kind.leaves && !query.onlyDescribe) {
+      state.open = kind.leaves === "open";
+      state.sent = "";
+    }
+    send(query);
+  };
+  return wrap(sql, run, {});
+}
+
+const submitOn = (sql: Sql, query: Query): void => sql.unsafe("").handler(query);
+
+function wrap(sql: Sql, run: Run, replaced: Readonly<Record<string, unknown>>): Sql {
+  const adopt = <T>(made: T, reopen?: Reopen): T => {
+    if (!isQuery(made)) return made;
+    const send = made.handler;
+    const context = laterStatementContext();
+    const handler: Handler = (query) => {
+      bindCallbacks(query);
+      run(query, send, context, reopen);
+    };
+    handler.debug = send.debug;
+    made.handler = handler;
+    return made;
+  };
+  const own: Readonly<Record<string, unknown>> = {
+    unsafe: (...args: unknown[]) => adopt(sql.unsafe(...args as [string])),
+    file: (...args: unknown[]) => adopt(sql.file(...args), (on) => on.file(...args)),
+    ...replaced,
+  };
+  const handlers = {
+    apply: (_target: Sql, _this: unknown, args: unknown[]) => {
+      const made = adopt(sql(...args));
+      if (isQuery(made)) keepOrigin(made, handlers.apply);
+      return made;
+    },
+    get: (_target: Sql, name: string | symbol) =>
+      typeof name === "string" && Object.hasOwn(own, name) ? own[name] : Reflect.get(sql, name) as unknown,
+  };
+  return new Proxy(sql, handlers);
+}
+
+function isTemplate(value: unknown): boolean {
+  return Array.isArray(value) && "raw" in value;
+}
