@@ -22,6 +22,18 @@ test.each([
   expect(stdout.trim(), stderr).toBe(EXPECTED);
 });
 
+test("Bun.serve's fetch and routes run in the context of their request, and websockets pass through", () => {
+  const bun = (tool as (name: string) => string)("bun");
+  const { stdout, stderr } = spawnSync(bun, ["bun-serve.mjs"], { cwd: folder, encoding: "utf8" });
+  expect(stdout.trim().split("\n"), stderr).toEqual([
+    "static",
+    '{"request_id":"r2","user_id":2,"params":{"id":"7"}}',
+    '{"request_id":"r3","user_id":3,"params":{}}',
+    '{"request_id":"r4","user_id":4}',
+    '{"job":"import"}',
+  ]);
+});
+
 test("workerd keeps two concurrent contexts apart", async () => {
   const require = createRequire(new URL("tools/package.json", import.meta.url));
   const { Miniflare } = require("miniflare") as {
