@@ -6,7 +6,9 @@ create table "bemi".settings (
   track_all boolean not null default false,
   retention interval check (retention > interval '0'),
   partitions_ahead integer not null default 3 check (partitions_ahead between 1 and 120),
-  event_trigger boolean not null default false
+  event_trigger boolean not null default false,
+  -- How tables are captured that come to be tracked by themselves.
+  capture text not null default 'trigger' check (capture in ('trigger', 'wal'))
 );
 
 insert into "bemi".settings default values;
@@ -198,26 +200,38 @@ begin
 end
 $$;
 
--- Where this cluster's LSNs and transaction ids belong. A restored dump or a promoted replica gets a source of its own.
-create function "bemi".current_source(a_capture text) returns integer
+create function "bemi".register_source(a_system text, a_timeline integer, a_database text, a_capture text) returns integer
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_system text := (select system_identifier::text from pg_control_system());
-  v_timeline integer := ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer;
   v_id integer;
 begin
   loop
     select id into v_id from "bemi".sources
-    where system_identifier = v_system and timeline = v_timeline and database = current_database() and capture = a_capture;
+    where system_identifier = a_system and timeline = a_timeline and database = a_database and capture = a_capture;
     if found then
       return v_id;
     end if;
     insert into "bemi".sources (system_identifier, timeline, database, capture)
-    values (v_system, v_timeline, current_database(), a_capture)
+    values (a_system, a_timeline, a_database, a_capture)
     on conflict do nothing;
   end loop;
 end
+$$;
+
+-- Where this cluster's LSNs and transaction ids belong. A restored dump or a promoted replica gets a source of its own.
+create function "bemi".this_cluster(out system_identifier text, out timeline integer)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+  select system_identifier::text, ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer
+  from pg_control_system()
+$$;
+
+create function "bemi".current_source(a_capture text) returns integer
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+  select "bemi".register_source(c.system_identifier, c.timeline, current_database(), a_capture)
+  from "bemi".this_cluster() as c
 $$;
 
 -- The view under which Bemi's documentation and readers know the log; left out where the name is taken.

@@ -15,9 +15,13 @@ create table "bemi".tracked_tables (
   key_columns text[] not null default '{}',
   row_level boolean not null default false,
   former_replica_identity "char" not null,
+  former_identity_index regclass,
+  -- Whether the identity in force is ours, and so to be taken back.
+  has_full_identity boolean not null default false,
   tracked_at timestamptz not null default now()
 );
 
+-- Asked once a statement: whether the statement's text may be kept.
 create index tracked_tables_masked on "bemi".tracked_tables (relation) where masked <> '{}';
 
 -- The columns of the primary key, in key order; none where there is no key.
@@ -51,6 +55,14 @@ as $$
   where a.attrelid = a_relation and a.attnum = any (a_numbers)
 $$;
 
+-- Names that the cluster or the database share, such as the publication's: unlike those of another installation.
+create function "bemi".own_name() returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select 'bemi' || case when nspname <> 'bemi' then '_' || left(md5(nspname), 6) else '' end
+  from pg_namespace where oid = '"bemi"'::regnamespace
+$$;
+
 -- The triggers that belong to this installation: their functions are in its schema. Names begin with `!`, to sort and
 -- so to fire ahead of the application's own; a second installation, in another schema, has names of its own.
 create view "bemi".own_triggers as
@@ -61,8 +73,7 @@ create view "bemi".own_triggers as
 create function "bemi".trigger_name(a_purpose text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select '!bemi_' || case when nspname <> 'bemi' then left(md5(nspname), 6) || '_' else '' end || a_purpose
-  from pg_namespace where oid = '"bemi"'::regnamespace
+  select '!' || "bemi".own_name() || '_' || a_purpose
 $$;
 
 -- Whether a trigger is one of an installation's, this or another: those write no table but their log.
@@ -104,12 +115,13 @@ as $$
 $$;
 
 -- The triggers that a tracked table should have, as name and definition.
-create function "bemi".wanted_triggers(a_relation oid, a_row_level boolean)
+create function "bemi".wanted_triggers(a_relation oid, a_capture text, a_row_level boolean)
 returns table (name text, definition text)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select "bemi".trigger_name(w.purpose), format(w.definition, "bemi".trigger_name(w.purpose), a_relation::regclass)
   from pg_class c, (values
+    ('context', null, 'create trigger %I before insert or update or delete or truncate on %s for each statement execute function "bemi".emit_context()'),
     ('insert', false, 'create trigger %I after insert on %s referencing new table as bemi_new for each statement execute function "bemi".capture_insert()'),
     ('update', false, 'create trigger %I after update on %s referencing old table as bemi_old new table as bemi_new for each statement execute function "bemi".capture_update()'),
     ('delete', false, 'create trigger %I after delete on %s referencing old table as bemi_old for each statement execute function "bemi".capture_delete()'),
@@ -119,6 +131,7 @@ as $$
     ('truncate', null, 'create trigger %I after truncate on %s for each statement execute function "bemi".capture_truncate()')
   ) as w (purpose, row_level, definition)
   where c.oid = a_relation
+    and (w.purpose = 'context') = (a_capture = 'wal')
     and (w.row_level is null or w.row_level = a_row_level)
     and not (w.purpose = 'truncate' and c.relkind = 'f')
     -- A partition gets its row trigger from the root, by PostgreSQL itself.
@@ -130,20 +143,21 @@ create function "bemi".attach(a_relation regclass) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_row_level boolean := "bemi".needs_row_level(a_relation);
+  v_capture text := (select capture from "bemi".tracked_tables where relation = a_relation);
+  v_row_level boolean := v_capture = 'trigger' and "bemi".needs_row_level(a_relation);
   v_trigger record;
   v_changed boolean := false;
 begin
   for v_trigger in
     select o.name from "bemi".own_triggers o
     where o.relation = a_relation and not o.is_cloned
-      and o.name not in (select w.name from "bemi".wanted_triggers(a_relation, v_row_level) w)
+      and o.name not in (select w.name from "bemi".wanted_triggers(a_relation, v_capture, v_row_level) w)
   loop
     execute format('drop trigger %I on %s', v_trigger.name, a_relation);
     v_changed := true;
   end loop;
   for v_trigger in
-    select w.name, w.definition from "bemi".wanted_triggers(a_relation, v_row_level) w
+    select w.name, w.definition from "bemi".wanted_triggers(a_relation, v_capture, v_row_level) w
     where not exists (select from "bemi".own_triggers o where o.relation = a_relation and o.name = w.name)
   loop
     execute v_trigger.definition;
@@ -156,6 +170,11 @@ begin
     execute format('alter table only %s enable always trigger %I', a_relation, v_trigger.name);
     v_changed := true;
   end loop;
+  if v_capture = 'wal' then
+    v_changed := "bemi".publish(a_relation) or v_changed;
+  else
+    v_changed := "bemi".withdraw(a_relation) or v_changed;
+  end if;
   update "bemi".tracked_tables t
   set row_level = v_row_level, key_columns = "bemi".key_columns(t.root), schema = n.nspname, name = c.relname
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -177,6 +196,7 @@ begin
   loop
     execute format('drop trigger %I on %s', v_name, a_relation);
   end loop;
+  perform "bemi".withdraw(a_relation);
 end
 $$;
 
@@ -218,6 +238,7 @@ declare
   v_unknown text;
   v_ignored text[] := (select array_agg(e) from jsonb_array_elements_text(a_options -> 'ignore') as e);
   v_masked text[] := (select array_agg(e) from jsonb_array_elements_text(a_options -> 'mask') as e);
+  v_capture text := a_options ->> 'capture';
   v_relation regclass;
 begin
   if v_reason is not null then
@@ -228,10 +249,9 @@ begin
       message = format('Cannot track %s, as %I does not own it', a_relation, session_user),
       hint = 'Run this as the owner of the table.';
   end if;
-  if coalesce(a_options ->> 'capture', 'trigger') <> 'trigger' then
-    raise feature_not_supported using
-      message = format('Cannot track %s with capture %L', a_relation, a_options ->> 'capture'),
-      hint = 'Use capture "trigger".';
+  if v_capture not in ('trigger', 'wal') then
+    raise invalid_parameter_value using message = format('Unknown capture %L', v_capture),
+      hint = 'Capture is trigger or wal.';
   end if;
   select string_agg(format('%I', o), ', ') into v_unknown
   from jsonb_object_keys(a_options) as o where o not in ('capture', 'ignore', 'mask', 'strict');
@@ -251,14 +271,15 @@ begin
       message = format('Cannot mask the primary key of %s: it identifies the changes', a_relation);
   end if;
   for v_relation in select "bemi".with_descendants(v_root) loop
-    insert into "bemi".tracked_tables as t (relation, root, schema, name, former_replica_identity, ignored, masked, is_strict)
+    insert into "bemi".tracked_tables as t (relation, root, schema, name, former_replica_identity, capture, ignored, masked, is_strict)
     select c.oid, case when c.relispartition or c.relkind = 'p' then v_root else c.oid::regclass end,
-      n.nspname, c.relname, c.relreplident,
+      n.nspname, c.relname, c.relreplident, coalesce(v_capture, (select s.capture from "bemi".settings s)),
       coalesce(v_ignored, '{}'), coalesce(v_masked, '{}'), coalesce((a_options ->> 'strict')::boolean, false)
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where c.oid = v_relation
     on conflict (relation) do update set
       root = excluded.root,
+      capture = coalesce(v_capture, t.capture),
       ignored = coalesce(v_ignored, t.ignored),
       masked = coalesce(v_masked, t.masked),
       is_strict = coalesce((a_options ->> 'strict')::boolean, t.is_strict);
@@ -320,9 +341,9 @@ begin
       and "bemi".refusal(c.oid) is null
       and not exists (select from "bemi".tracked_tables known where known.relation = c.oid)
   loop
-    insert into "bemi".tracked_tables (relation, root, schema, name, former_replica_identity, ignored, masked, is_strict)
+    insert into "bemi".tracked_tables (relation, root, schema, name, former_replica_identity, capture, ignored, masked, is_strict)
     select c.oid, case when c.relispartition then pg_partition_root(c.oid) else c.oid::regclass end,
-      n.nspname, c.relname, c.relreplident,
+      n.nspname, c.relname, c.relreplident, coalesce(parent.capture, (select s.capture from "bemi".settings s)),
       coalesce(parent.ignored, '{}'), coalesce(parent.masked, '{}'), coalesce(parent.is_strict, false)
     from pg_class c
     join pg_namespace n on n.oid = c.relnamespace
@@ -336,9 +357,14 @@ begin
     where t.relation = v_relation and t.masked <> '{}';
   end loop;
   for v_relation in select relation from "bemi".tracked_tables order by relation = root desc, relation loop
-    if "bemi".attach(v_relation) then
-      return next v_relation;
-    end if;
+    -- One table that cannot be tracked must not keep the others from it.
+    begin
+      if "bemi".attach(v_relation) then
+        return next v_relation;
+      end if;
+    exception when object_not_in_prerequisite_state or feature_not_supported or lock_not_available then
+      raise warning 'bemi: % could not be tracked: %', v_relation, sqlerrm;
+    end;
   end loop;
   perform set_config('bemi.reconciling', '', true);
 end

@@ -7,6 +7,7 @@
  * | `context_invalid` | a context is not a plain JSON object |
  * | `decode_failed` | bytes from the Write-Ahead Log are malformed, truncated or unknown |
  * | `invalid_name` | a schema name cannot be used |
+ * | `gap` | part of the Write-Ahead Log was lost before it was read |
  * | `lock_timeout` | a table stayed locked by others through every attempt |
  * | `missing_package` | an optional package is not installed |
  * | `not_trackable` | this relation cannot be tracked |
@@ -15,6 +16,8 @@
  * | `schema_missing` | Bemi is not installed in this database |
  * | `table_missing` | no such table |
  * | `unsupported_client` | the database client is of no known kind |
+ * | `wal_unavailable` | the server cannot decode its Write-Ahead Log for Bemi: settings, slot, publication or rights |
+ * | `worker_running` | a worker holds what would be changed |
  * | `usage` | the call or the command line is wrong |
  */
 export type BemiErrorCode =
@@ -22,6 +25,7 @@ export type BemiErrorCode =
   | "context_invalid"
   | "decode_failed"
   | "invalid_name"
+  | "gap"
   | "lock_timeout"
   | "missing_package"
   | "not_trackable"
@@ -30,7 +34,9 @@ export type BemiErrorCode =
   | "schema_missing"
   | "table_missing"
   | "unsupported_client"
-  | "usage";
+  | "usage"
+  | "wal_unavailable"
+  | "worker_running";
 
 /** What every failure that Bemi itself reports is thrown as: a stable code, a sentence, and the remedy. */
 export class BemiError extends Error {

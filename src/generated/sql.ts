@@ -16,7 +16,9 @@ create table "bemi".settings (
   track_all boolean not null default false,
   retention interval check (retention > interval '0'),
   partitions_ahead integer not null default 3 check (partitions_ahead between 1 and 120),
-  event_trigger boolean not null default false
+  event_trigger boolean not null default false,
+  -- How tables are captured that come to be tracked by themselves.
+  capture text not null default 'trigger' check (capture in ('trigger', 'wal'))
 );
 
 insert into "bemi".settings default values;
@@ -208,26 +210,38 @@ begin
 end
 $$;
 
--- Where this cluster's LSNs and transaction ids belong. A restored dump or a promoted replica gets a source of its own.
-create function "bemi".current_source(a_capture text) returns integer
+create function "bemi".register_source(a_system text, a_timeline integer, a_database text, a_capture text) returns integer
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_system text := (select system_identifier::text from pg_control_system());
-  v_timeline integer := ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer;
   v_id integer;
 begin
   loop
     select id into v_id from "bemi".sources
-    where system_identifier = v_system and timeline = v_timeline and database = current_database() and capture = a_capture;
+    where system_identifier = a_system and timeline = a_timeline and database = a_database and capture = a_capture;
     if found then
       return v_id;
     end if;
     insert into "bemi".sources (system_identifier, timeline, database, capture)
-    values (v_system, v_timeline, current_database(), a_capture)
+    values (a_system, a_timeline, a_database, a_capture)
     on conflict do nothing;
   end loop;
 end
+$$;
+
+-- Where this cluster's LSNs and transaction ids belong. A restored dump or a promoted replica gets a source of its own.
+create function "bemi".this_cluster(out system_identifier text, out timeline integer)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+  select system_identifier::text, ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer
+  from pg_control_system()
+$$;
+
+create function "bemi".current_source(a_capture text) returns integer
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+  select "bemi".register_source(c.system_identifier, c.timeline, current_database(), a_capture)
+  from "bemi".this_cluster() as c
 $$;
 
 -- The view under which Bemi's documentation and readers know the log; left out where the name is taken.
@@ -362,9 +376,13 @@ create table "bemi".tracked_tables (
   key_columns text[] not null default '{}',
   row_level boolean not null default false,
   former_replica_identity "char" not null,
+  former_identity_index regclass,
+  -- Whether the identity in force is ours, and so to be taken back.
+  has_full_identity boolean not null default false,
   tracked_at timestamptz not null default now()
 );
 
+-- Asked once a statement: whether the statement's text may be kept.
 create index tracked_tables_masked on "bemi".tracked_tables (relation) where masked <> '{}';
 
 -- The columns of the primary key, in key order; none where there is no key.
@@ -398,6 +416,14 @@ as $$
   where a.attrelid = a_relation and a.attnum = any (a_numbers)
 $$;
 
+-- Names that the cluster or the database share, such as the publication's: unlike those of another installation.
+create function "bemi".own_name() returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select 'bemi' || case when nspname <> 'bemi' then '_' || left(md5(nspname), 6) else '' end
+  from pg_namespace where oid = '"bemi"'::regnamespace
+$$;
+
 -- The triggers that belong to this installation: their functions are in its schema. Names begin with \`!\`, to sort and
 -- so to fire ahead of the application's own; a second installation, in another schema, has names of its own.
 create view "bemi".own_triggers as
@@ -408,8 +434,7 @@ create view "bemi".own_triggers as
 create function "bemi".trigger_name(a_purpose text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select '!bemi_' || case when nspname <> 'bemi' then left(md5(nspname), 6) || '_' else '' end || a_purpose
-  from pg_namespace where oid = '"bemi"'::regnamespace
+  select '!' || "bemi".own_name() || '_' || a_purpose
 $$;
 
 -- Whether a trigger is one of an installation's, this or another: those write no table but their log.
@@ -451,12 +476,13 @@ as $$
 $$;
 
 -- The triggers that a tracked table should have, as name and definition.
-create function "bemi".wanted_triggers(a_relation oid, a_row_level boolean)
+create function "bemi".wanted_triggers(a_relation oid, a_capture text, a_row_level boolean)
 returns table (name text, definition text)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select "bemi".trigger_name(w.purpose), format(w.definition, "bemi".trigger_name(w.purpose), a_relation::regclass)
   from pg_class c, (values
+    ('context', null, 'create trigger %I before insert or update or delete or truncate on %s for each statement execute function "bemi".emit_context()'),
     ('insert', false, 'create trigger %I after insert on %s referencing new table as bemi_new for each statement execute function "bemi".capture_insert()'),
     ('update', false, 'create trigger %I after update on %s referencing old table as bemi_old new table as bemi_new for each statement execute function "bemi".capture_update()'),
     ('delete', false, 'create trigger %I after delete on %s referencing old table as bemi_old for each statement execute function "bemi".capture_delete()'),
@@ -466,6 +492,7 @@ as $$
     ('truncate', null, 'create trigger %I after truncate on %s for each statement execute function "bemi".capture_truncate()')
   ) as w (purpose, row_level, definition)
   where c.oid = a_relation
+    and (w.purpose = 'context') = (a_capture = 'wal')
     and (w.row_level is null or w.row_level = a_row_level)
     and not (w.purpose = 'truncate' and c.relkind = 'f')
     -- A partition gets its row trigger from the root, by PostgreSQL itself.
@@ -477,20 +504,21 @@ create function "bemi".attach(a_relation regclass) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_row_level boolean := "bemi".needs_row_level(a_relation);
+  v_capture text := (select capture from "bemi".tracked_tables where relation = a_relation);
+  v_row_level boolean := v_capture = 'trigger' and "bemi".needs_row_level(a_relation);
   v_trigger record;
   v_changed boolean := false;
 begin
   for v_trigger in
     select o.name from "bemi".own_triggers o
     where o.relation = a_relation and not o.is_cloned
-      and o.name not in (select w.name from "bemi".wanted_triggers(a_relation, v_row_level) w)
+      and o.name not in (select w.name from "bemi".wanted_triggers(a_relation, v_capture, v_row_level) w)
   loop
     execute format('drop trigger %I on %s', v_trigger.name, a_relation);
     v_changed := true;
   end loop;
   for v_trigger in
-    select w.name, w.definition from "bemi".wanted_triggers(a_relation, v_row_level) w
+    select w.name, w.definition from "bemi".wanted_triggers(a_relation, v_capture, v_row_level) w
     where not exists (select from "bemi".own_triggers o where o.relation = a_relation and o.name = w.name)
   loop
     execute v_trigger.definition;
@@ -503,6 +531,11 @@ begin
     execute format('alter table only %s enable always trigger %I', a_relation, v_trigger.name);
     v_changed := true;
   end loop;
+  if v_capture = 'wal' then
+    v_changed := "bemi".publish(a_relation) or v_changed;
+  else
+    v_changed := "bemi".withdraw(a_relation) or v_changed;
+  end if;
   update "bemi".tracked_tables t
   set row_level = v_row_level, key_columns = "bemi".key_columns(t.root), schema = n.nspname, name = c.relname
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -524,6 +557,7 @@ begin
   loop
     execute format('drop trigger %I on %s', v_name, a_relation);
   end loop;
+  perform "bemi".withdraw(a_relation);
 end
 $$;
 
@@ -565,6 +599,7 @@ declare
   v_unknown text;
   v_ignored text[] := (select array_agg(e) from jsonb_array_elements_text(a_options -> 'ignore') as e);
   v_masked text[] := (select array_agg(e) from jsonb_array_elements_text(a_options -> 'mask') as e);
+  v_capture text := a_options ->> 'capture';
   v_relation regclass;
 begin
   if v_reason is not null then
@@ -575,10 +610,9 @@ begin
       message = format('Cannot track %s, as %I does not own it', a_relation, session_user),
       hint = 'Run this as the owner of the table.';
   end if;
-  if coalesce(a_options ->> 'capture', 'trigger') <> 'trigger' then
-    raise feature_not_supported using
-      message = format('Cannot track %s with capture %L', a_relation, a_options ->> 'capture'),
-      hint = 'Use capture "trigger".';
+  if v_capture not in ('trigger', 'wal') then
+    raise invalid_parameter_value using message = format('Unknown capture %L', v_capture),
+      hint = 'Capture is trigger or wal.';
   end if;
   select string_agg(format('%I', o), ', ') into v_unknown
   from jsonb_object_keys(a_options) as o where o not in ('capture', 'ignore', 'mask', 'strict');
@@ -598,14 +632,15 @@ begin
       message = format('Cannot mask the primary key of %s: it identifies the changes', a_relation);
   end if;
   for v_relation in select "bemi".with_descendants(v_root) loop
-    insert into "bemi".tracked_tables as t (relation, root, schema, name, former_replica_identity, ignored, masked, is_strict)
+    insert into "bemi".tracked_tables as t (relation, root, schema, name, former_replica_identity, capture, ignored, masked, is_strict)
     select c.oid, case when c.relispartition or c.relkind = 'p' then v_root else c.oid::regclass end,
-      n.nspname, c.relname, c.relreplident,
+      n.nspname, c.relname, c.relreplident, coalesce(v_capture, (select s.capture from "bemi".settings s)),
       coalesce(v_ignored, '{}'), coalesce(v_masked, '{}'), coalesce((a_options ->> 'strict')::boolean, false)
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where c.oid = v_relation
     on conflict (relation) do update set
       root = excluded.root,
+      capture = coalesce(v_capture, t.capture),
       ignored = coalesce(v_ignored, t.ignored),
       masked = coalesce(v_masked, t.masked),
       is_strict = coalesce((a_options ->> 'strict')::boolean, t.is_strict);
@@ -667,9 +702,9 @@ begin
       and "bemi".refusal(c.oid) is null
       and not exists (select from "bemi".tracked_tables known where known.relation = c.oid)
   loop
-    insert into "bemi".tracked_tables (relation, root, schema, name, former_replica_identity, ignored, masked, is_strict)
+    insert into "bemi".tracked_tables (relation, root, schema, name, former_replica_identity, capture, ignored, masked, is_strict)
     select c.oid, case when c.relispartition then pg_partition_root(c.oid) else c.oid::regclass end,
-      n.nspname, c.relname, c.relreplident,
+      n.nspname, c.relname, c.relreplident, coalesce(parent.capture, (select s.capture from "bemi".settings s)),
       coalesce(parent.ignored, '{}'), coalesce(parent.masked, '{}'), coalesce(parent.is_strict, false)
     from pg_class c
     join pg_namespace n on n.oid = c.relnamespace
@@ -683,9 +718,14 @@ begin
     where t.relation = v_relation and t.masked <> '{}';
   end loop;
   for v_relation in select relation from "bemi".tracked_tables order by relation = root desc, relation loop
-    if "bemi".attach(v_relation) then
-      return next v_relation;
-    end if;
+    -- One table that cannot be tracked must not keep the others from it.
+    begin
+      if "bemi".attach(v_relation) then
+        return next v_relation;
+      end if;
+    exception when object_not_in_prerequisite_state or feature_not_supported or lock_not_available then
+      raise warning 'bemi: % could not be tracked: %', v_relation, sqlerrm;
+    end;
   end loop;
   perform set_config('bemi.reconciling', '', true);
 end
@@ -1094,6 +1134,242 @@ begin
     perform set_config('bemi.statements', regexp_replace(v_statements, '^([0-9]+:[A-Z]+:)[0-9]*;', '\\1' || v_index || ';'), true);
   end if;
   return null;
+end
+$$;
+` },
+  { version: 5, name: "wal_capture", sql: `-- WAL capture: the application's write puts its context into the Write-Ahead Log, ahead of the rows that PostgreSQL
+-- writes there anyway. A worker decodes both.
+
+-- One field of a message: its length in bytes of UTF-8, a colon, the text. No separator can be forged.
+create function "bemi".message_field(a_text text, a_is_utf8 boolean) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select case when a_is_utf8 then octet_length(a_text) else octet_length(convert_to(a_text, 'UTF8')) end || ':' || a_text
+$$;
+
+-- The version, then the fields, the database's own facts first. Nothing here may be NULL: one NULL and there is no message.
+-- Runs before every statement on every tracked table: plain text, and no block that would need a subtransaction.
+create function "bemi".emit_context() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_depth integer := pg_trigger_depth();
+  v_context text := coalesce(current_setting('bemi.context', true), '');
+  v_statement text := '';
+  v_comment text;
+  -- Of an unknown encoding (SQL_ASCII) the bytes go as they are.
+  v_is_utf8 boolean := getdatabaseencoding() in ('UTF8', 'SQL_ASCII');
+  v_user text := session_user;
+  v_role text := coalesce(nullif(current_setting('role', true), 'none'), session_user);
+  v_application text := coalesce(current_setting('application_name', true), '');
+  v_claims text := coalesce(current_setting('request.jwt.claims', true), '');
+  v_client text := coalesce(current_setting('request.headers', true), '');
+  v_pid text := pg_backend_pid()::text;
+  v_leaf text := tg_relid::bigint::text;
+  v_root text := coalesce(pg_partition_root(tg_relid), tg_relid)::oid::bigint::text;
+  v_message text;
+begin
+  if v_depth <= 1 then
+    v_statement := current_query();
+    if v_statement like '% Bemi*/%' then
+      v_comment := "bemi".comment_context(v_statement);
+      if "bemi".parse_object(v_comment) is not null then
+        v_statement := "bemi".without_comment(v_statement, v_comment);
+        v_context := case when v_context = '' then v_comment else v_context end;
+      end if;
+    end if;
+    v_statement := case when exists (select from "bemi".tracked_tables where masked <> '{}') then ''
+      else left(v_statement, 1000) end;
+  end if;
+  -- Of the request's headers only the one that is meant for Bemi: the others hold cookies and keys.
+  if v_client <> '' then
+    v_client := coalesce("bemi".parse_object(v_client) ->> 'x-bemi-context', '');
+  end if;
+  if v_is_utf8 then
+    v_message := '1'
+      || octet_length(v_root) || ':' || v_root
+      || octet_length(v_leaf) || ':' || v_leaf
+      || octet_length(tg_op) || ':' || tg_op
+      || octet_length(v_depth::text) || ':' || v_depth::text
+      || octet_length(v_user) || ':' || v_user
+      || octet_length(v_role) || ':' || v_role
+      || octet_length(v_pid) || ':' || v_pid
+      || octet_length(v_application) || ':' || v_application
+      || octet_length(v_statement) || ':' || v_statement
+      || octet_length(v_context) || ':' || v_context
+      || octet_length(v_claims) || ':' || v_claims
+      || octet_length(v_client) || ':' || v_client;
+    perform pg_logical_emit_message(true, '_bemi', v_message);
+  else
+    select '1' || string_agg("bemi".message_field(f.value, false), '' order by f.ordinality) into v_message
+    from unnest(array[v_root, v_leaf, tg_op, v_depth::text, v_user, v_role, v_pid, v_application,
+      v_statement, v_context, v_claims, v_client]) with ordinality as f (value, ordinality);
+    perform pg_logical_emit_message(true, '_bemi', convert_to(v_message, 'UTF8'));
+  end if;
+  return null;
+end
+$$;
+
+-- Creates the publication where it is missing. Made before the slot, for a slot that decodes an unknown publication
+-- fails up to PostgreSQL 17, and says nothing at all from 18 on.
+create function "bemi".ensure_publication() returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_name text := "bemi".own_name();
+begin
+  if not exists (select from pg_publication where pubname = v_name) then
+    execute format('create publication %I with (publish_via_partition_root = true%s)', v_name,
+      case when current_setting('server_version_num')::integer >= 180000 then ', publish_generated_columns = stored' end);
+    execute format('comment on publication %I is %L', v_name, 'Tables tracked by Bemi');
+  end if;
+  return v_name;
+end
+$$;
+
+-- Why a table cannot be captured from the WAL without breaking the application's own writes; NULL where it can.
+create function "bemi".wal_refusal(a_relation oid) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when c.relkind = 'f' then 'a foreign table writes no WAL'
+    when c.relpersistence = 'u' then 'an unlogged table writes no WAL'
+    when current_setting('server_version_num')::integer >= 180000
+      and exists (select from pg_attribute where attrelid = c.oid and attgenerated = 'v' and not attisdropped)
+      then 'REPLICA IDENTITY FULL would make its UPDATEs fail, for it has virtual generated columns'
+  end
+  from pg_class c where c.oid = a_relation
+$$;
+
+-- Makes a relation's rows decodable: identity FULL on itself, its root in the publication. Returns whether it changed anything.
+create function "bemi".publish(a_relation regclass) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_reason text := "bemi".wal_refusal(a_relation);
+  v_changed boolean := false;
+begin
+  if v_reason is not null then
+    raise object_not_in_prerequisite_state using
+      message = format('Cannot capture %s from the Write-Ahead Log, as %s', a_relation, v_reason),
+      hint = 'Track it with capture "trigger".';
+  end if;
+  if (select relreplident from pg_class where oid = a_relation) <> 'f' then
+    -- ONLY: a leaf has an identity of its own, which is given back one by one.
+    update "bemi".tracked_tables
+    set has_full_identity = true,
+      former_replica_identity = (select relreplident from pg_class where oid = a_relation),
+      former_identity_index = (select indexrelid from pg_index where indrelid = a_relation and indisreplident)
+    where relation = a_relation;
+    execute format('alter table only %s replica identity full', a_relation);
+    v_changed := true;
+  end if;
+  -- A root stands for its partitions; an inheritance child is published by itself.
+  if not (select relispartition from pg_class where oid = a_relation)
+    and not exists (select from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
+      where r.prrelid = a_relation and p.pubname = "bemi".own_name())
+  then
+    execute format('alter publication %I add table only %s', "bemi".ensure_publication(), a_relation);
+    v_changed := true;
+  end if;
+  return v_changed;
+end
+$$;
+
+create function "bemi".withdraw(a_relation regclass) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_tracked "bemi".tracked_tables := (select t from "bemi".tracked_tables t where relation = a_relation);
+  v_changed boolean := false;
+begin
+  if exists (select from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
+    where r.prrelid = a_relation and p.pubname = "bemi".own_name())
+  then
+    execute format('alter publication %I drop table only %s', "bemi".own_name(), a_relation);
+    v_changed := true;
+  end if;
+  if v_tracked.has_full_identity and (select relreplident from pg_class where oid = a_relation) = 'f'
+  then
+    execute format('alter table only %s replica identity %s', a_relation,
+      case when v_tracked.former_replica_identity = 'n' then 'nothing'
+        when v_tracked.former_replica_identity = 'i' and v_tracked.former_identity_index is not null
+          and exists (select from pg_class where oid = v_tracked.former_identity_index)
+          then format('using index %I', (select relname from pg_class where oid = v_tracked.former_identity_index))
+        else 'default' end);
+    update "bemi".tracked_tables set has_full_identity = false, former_identity_index = null where relation = a_relation;
+    v_changed := true;
+  end if;
+  return v_changed;
+end
+$$;
+
+-- Slots share one name space in the cluster, so the database's number is part of the name.
+create function "bemi".slot_name() returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select "bemi".own_name() || '_' || oid from pg_database where datname = current_database()
+$$;
+
+-- Up to where a source is in the log, written with the rows: the only memory of the worker.
+create table "bemi".checkpoints (
+  source_id integer primary key references "bemi".sources,
+  slot text not null,
+  -- The last transaction that is in the log: what is not above it is there already.
+  commit_lsn pg_lsn not null default '0/0',
+  -- Everything before it is in the log, or held nothing of ours. The slot never advances past it.
+  end_lsn pg_lsn not null default '0/0',
+  updated_at timestamptz not null default clock_timestamp()
+);
+
+-- Where WAL was lost, so that the log is silent about a stretch of time.
+create table "bemi".gaps (
+  source_id integer not null references "bemi".sources,
+  from_lsn pg_lsn not null,
+  to_lsn pg_lsn not null,
+  reason text not null,
+  detected_at timestamptz not null default clock_timestamp()
+);
+
+-- Changes that the log refused, as JSON objects of its columns, with what PostgreSQL said. Text, since jsonb may be
+-- what refused them.
+create table "bemi".set_aside (
+  id uuid primary key,
+  change text not null,
+  sqlstate text not null,
+  set_aside_at timestamptz not null default clock_timestamp()
+);
+
+-- Writes one change, given as a JSON object of the log's columns, or sets it aside. Returns the SQLSTATE if it did that.
+create function "bemi".write_or_set_aside(a_id uuid, a_change text) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into "bemi".changes
+  select (jsonb_populate_record(null::"bemi".changes,
+    jsonb_build_object('created_at', clock_timestamp()) || a_change::jsonb)).*;
+  return null;
+exception when data_exception or integrity_constraint_violation or program_limit_exceeded then
+  insert into "bemi".set_aside (id, change, sqlstate) values (a_id, a_change, sqlstate)
+  on conflict do nothing;
+  return sqlstate;
+end
+$$;
+
+-- Tries again to put into the log what was set aside; returns how many changes went in.
+create function "bemi".retry_set_aside() returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row "bemi".set_aside;
+  v_count bigint := 0;
+begin
+  for v_row in delete from "bemi".set_aside returning * loop
+    if "bemi".write_or_set_aside(v_row.id, v_row.change) is null then
+      v_count := v_count + 1;
+    end if;
+  end loop;
+  return v_count;
 end
 $$;
 ` },

@@ -7,6 +7,11 @@ import type { SchemaOptions } from "./install.ts";
 import { inSchema, requireInstalled } from "./schema.ts";
 
 export interface TrackOptions extends SchemaOptions {
+  /**
+   * How changes are captured: by the worker, from the Write-Ahead Log, or by triggers that write the log themselves.
+   * @default "trigger", or what the table is captured by already
+   */
+  readonly capture?: "trigger" | "wal" | undefined;
   /** Columns of no interest: an UPDATE of nothing else records nothing. */
   readonly ignore?: readonly string[] | undefined;
   /** Columns that are absent from every copy: before, after, and the statement's text. */
@@ -33,9 +38,9 @@ export async function track(
   table: string,
   options: TrackOptions = {},
 ): Promise<void> {
-  const { ignore, mask, strict } = options;
+  const { capture, ignore, mask, strict } = options;
   const given = Object.fromEntries(
-    Object.entries({ ignore, mask, strict }).filter(([, value]) => value !== undefined),
+    Object.entries({ capture, ignore, mask, strict }).filter(([, value]) => value !== undefined),
   );
   await onTable(db, table, options, 'select "bemi".track($1::text::regclass, $2::text::jsonb)', [
     JSON.stringify(given),
@@ -50,7 +55,7 @@ export async function track(
 export async function untrack(
   db: DatabaseLike,
   table: string,
-  options: Omit<TrackOptions, "ignore" | "mask" | "strict"> = {},
+  options: Omit<TrackOptions, "capture" | "ignore" | "mask" | "strict"> = {},
 ): Promise<void> {
   await onTable(db, table, options, 'select "bemi".untrack($1::text::regclass)', []);
 }
@@ -79,7 +84,10 @@ export async function trackAll(db: DatabaseLike, options: TrackOptions = {}): Pr
   await requireInstalled(database, schema);
   const tables = await trackableTables(db, options);
   for (const table of tables) await track(db, table, options);
-  await database.query(inSchema(schema, 'update "bemi".settings set track_all = true'));
+  await database.query(
+    inSchema(schema, 'update "bemi".settings set track_all = true, capture = coalesce($1::text, capture)'),
+    [options.capture ?? null],
+  );
   return tables;
 }
 
@@ -146,6 +154,7 @@ const EXPLAINED: Readonly<Record<string, BemiErrorCode>> = {
   [SQLSTATE.featureNotSupported]: "not_trackable",
   [SQLSTATE.insufficientPrivilege]: "privilege_missing",
   [SQLSTATE.invalidParameterValue]: "not_trackable",
+  [SQLSTATE.objectNotInPrerequisiteState]: "not_trackable",
   [SQLSTATE.undefinedColumn]: "not_trackable",
   [SQLSTATE.wrongObjectType]: "not_trackable",
 };

@@ -1,5 +1,7 @@
 import { connect } from "../database/connect.ts";
 import type { DatabaseLike } from "../database/port.ts";
+import { SQLSTATE, sqlstateOf } from "../database/sqlstate.ts";
+import { BemiError } from "../errors.ts";
 import { DEFAULT_SCHEMA } from "../identifiers.ts";
 import type { SchemaOptions } from "./install.ts";
 import { inSchema, requireInstalled } from "./schema.ts";
@@ -7,7 +9,7 @@ import { inSchema, requireInstalled } from "./schema.ts";
 /**
  * Removes everything that {@linkcode install} and `track` made, the log of changes included, in one transaction.
  *
- * @throws {BemiError} `schema_missing`
+ * @throws {BemiError} `schema_missing`, `worker_running`
  */
 export async function uninstall(db: DatabaseLike, options: SchemaOptions = {}): Promise<void> {
   const schema = options.schema ?? DEFAULT_SCHEMA;
@@ -15,7 +17,15 @@ export async function uninstall(db: DatabaseLike, options: SchemaOptions = {}): 
     await tx.query("select pg_advisory_xact_lock(hashtextextended('bemi.install', 0))");
     await requireInstalled(tx, schema);
     await tx.execute("set local search_path = pg_catalog, pg_temp; set local client_min_messages = warning");
-    await tx.execute(inSchema(schema, UNINSTALL));
+    try {
+      await tx.execute(inSchema(schema, UNINSTALL));
+    } catch (error) {
+      if (sqlstateOf(error) !== SQLSTATE.objectInUse) throw error;
+      throw new BemiError("worker_running", "A worker is reading the replication slot", {
+        hint: "Stop the worker, then run this again.",
+        cause: error,
+      });
+    }
   });
 }
 
@@ -33,6 +43,18 @@ begin
     select t.relation from "bemi".tracked_tables t join pg_class c on c.oid = t.relation
   loop
     perform "bemi".untrack(v_object.relation);
+  end loop;
+  for v_object in
+    select slot_name from pg_replication_slots
+    where database = current_database() and (slot_name = "bemi".slot_name() or slot_name in (select slot from "bemi".checkpoints))
+  loop
+    perform pg_drop_replication_slot(v_object.slot_name);
+  end loop;
+  for v_object in
+    select pubname from pg_publication
+    where pubname = "bemi".own_name() and obj_description(oid, 'pg_publication') = 'Tables tracked by Bemi'
+  loop
+    execute format('drop publication %I', v_object.pubname);
   end loop;
   -- Whatever a lost ledger row left behind.
   for v_object in

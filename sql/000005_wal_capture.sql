@@ -1,0 +1,235 @@
+-- WAL capture: the application's write puts its context into the Write-Ahead Log, ahead of the rows that PostgreSQL
+-- writes there anyway. A worker decodes both.
+
+-- One field of a message: its length in bytes of UTF-8, a colon, the text. No separator can be forged.
+create function "bemi".message_field(a_text text, a_is_utf8 boolean) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select case when a_is_utf8 then octet_length(a_text) else octet_length(convert_to(a_text, 'UTF8')) end || ':' || a_text
+$$;
+
+-- The version, then the fields, the database's own facts first. Nothing here may be NULL: one NULL and there is no message.
+-- Runs before every statement on every tracked table: plain text, and no block that would need a subtransaction.
+create function "bemi".emit_context() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_depth integer := pg_trigger_depth();
+  v_context text := coalesce(current_setting('bemi.context', true), '');
+  v_statement text := '';
+  v_comment text;
+  -- Of an unknown encoding (SQL_ASCII) the bytes go as they are.
+  v_is_utf8 boolean := getdatabaseencoding() in ('UTF8', 'SQL_ASCII');
+  v_user text := session_user;
+  v_role text := coalesce(nullif(current_setting('role', true), 'none'), session_user);
+  v_application text := coalesce(current_setting('application_name', true), '');
+  v_claims text := coalesce(current_setting('request.jwt.claims', true), '');
+  v_client text := coalesce(current_setting('request.headers', true), '');
+  v_pid text := pg_backend_pid()::text;
+  v_leaf text := tg_relid::bigint::text;
+  v_root text := coalesce(pg_partition_root(tg_relid), tg_relid)::oid::bigint::text;
+  v_message text;
+begin
+  if v_depth <= 1 then
+    v_statement := current_query();
+    if v_statement like '% Bemi*/%' then
+      v_comment := "bemi".comment_context(v_statement);
+      if "bemi".parse_object(v_comment) is not null then
+        v_statement := "bemi".without_comment(v_statement, v_comment);
+        v_context := case when v_context = '' then v_comment else v_context end;
+      end if;
+    end if;
+    v_statement := case when exists (select from "bemi".tracked_tables where masked <> '{}') then ''
+      else left(v_statement, 1000) end;
+  end if;
+  -- Of the request's headers only the one that is meant for Bemi: the others hold cookies and keys.
+  if v_client <> '' then
+    v_client := coalesce("bemi".parse_object(v_client) ->> 'x-bemi-context', '');
+  end if;
+  if v_is_utf8 then
+    v_message := '1'
+      || octet_length(v_root) || ':' || v_root
+      || octet_length(v_leaf) || ':' || v_leaf
+      || octet_length(tg_op) || ':' || tg_op
+      || octet_length(v_depth::text) || ':' || v_depth::text
+      || octet_length(v_user) || ':' || v_user
+      || octet_length(v_role) || ':' || v_role
+      || octet_length(v_pid) || ':' || v_pid
+      || octet_length(v_application) || ':' || v_application
+      || octet_length(v_statement) || ':' || v_statement
+      || octet_length(v_context) || ':' || v_context
+      || octet_length(v_claims) || ':' || v_claims
+      || octet_length(v_client) || ':' || v_client;
+    perform pg_logical_emit_message(true, '_bemi', v_message);
+  else
+    select '1' || string_agg("bemi".message_field(f.value, false), '' order by f.ordinality) into v_message
+    from unnest(array[v_root, v_leaf, tg_op, v_depth::text, v_user, v_role, v_pid, v_application,
+      v_statement, v_context, v_claims, v_client]) with ordinality as f (value, ordinality);
+    perform pg_logical_emit_message(true, '_bemi', convert_to(v_message, 'UTF8'));
+  end if;
+  return null;
+end
+$$;
+
+-- Creates the publication where it is missing. Made before the slot, for a slot that decodes an unknown publication
+-- fails up to PostgreSQL 17, and says nothing at all from 18 on.
+create function "bemi".ensure_publication() returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_name text := "bemi".own_name();
+begin
+  if not exists (select from pg_publication where pubname = v_name) then
+    execute format('create publication %I with (publish_via_partition_root = true%s)', v_name,
+      case when current_setting('server_version_num')::integer >= 180000 then ', publish_generated_columns = stored' end);
+    execute format('comment on publication %I is %L', v_name, 'Tables tracked by Bemi');
+  end if;
+  return v_name;
+end
+$$;
+
+-- Why a table cannot be captured from the WAL without breaking the application's own writes; NULL where it can.
+create function "bemi".wal_refusal(a_relation oid) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when c.relkind = 'f' then 'a foreign table writes no WAL'
+    when c.relpersistence = 'u' then 'an unlogged table writes no WAL'
+    when current_setting('server_version_num')::integer >= 180000
+      and exists (select from pg_attribute where attrelid = c.oid and attgenerated = 'v' and not attisdropped)
+      then 'REPLICA IDENTITY FULL would make its UPDATEs fail, for it has virtual generated columns'
+  end
+  from pg_class c where c.oid = a_relation
+$$;
+
+-- Makes a relation's rows decodable: identity FULL on itself, its root in the publication. Returns whether it changed anything.
+create function "bemi".publish(a_relation regclass) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_reason text := "bemi".wal_refusal(a_relation);
+  v_changed boolean := false;
+begin
+  if v_reason is not null then
+    raise object_not_in_prerequisite_state using
+      message = format('Cannot capture %s from the Write-Ahead Log, as %s', a_relation, v_reason),
+      hint = 'Track it with capture "trigger".';
+  end if;
+  if (select relreplident from pg_class where oid = a_relation) <> 'f' then
+    -- ONLY: a leaf has an identity of its own, which is given back one by one.
+    update "bemi".tracked_tables
+    set has_full_identity = true,
+      former_replica_identity = (select relreplident from pg_class where oid = a_relation),
+      former_identity_index = (select indexrelid from pg_index where indrelid = a_relation and indisreplident)
+    where relation = a_relation;
+    execute format('alter table only %s replica identity full', a_relation);
+    v_changed := true;
+  end if;
+  -- A root stands for its partitions; an inheritance child is published by itself.
+  if not (select relispartition from pg_class where oid = a_relation)
+    and not exists (select from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
+      where r.prrelid = a_relation and p.pubname = "bemi".own_name())
+  then
+    execute format('alter publication %I add table only %s', "bemi".ensure_publication(), a_relation);
+    v_changed := true;
+  end if;
+  return v_changed;
+end
+$$;
+
+create function "bemi".withdraw(a_relation regclass) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_tracked "bemi".tracked_tables := (select t from "bemi".tracked_tables t where relation = a_relation);
+  v_changed boolean := false;
+begin
+  if exists (select from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
+    where r.prrelid = a_relation and p.pubname = "bemi".own_name())
+  then
+    execute format('alter publication %I drop table only %s', "bemi".own_name(), a_relation);
+    v_changed := true;
+  end if;
+  if v_tracked.has_full_identity and (select relreplident from pg_class where oid = a_relation) = 'f'
+  then
+    execute format('alter table only %s replica identity %s', a_relation,
+      case when v_tracked.former_replica_identity = 'n' then 'nothing'
+        when v_tracked.former_replica_identity = 'i' and v_tracked.former_identity_index is not null
+          and exists (select from pg_class where oid = v_tracked.former_identity_index)
+          then format('using index %I', (select relname from pg_class where oid = v_tracked.former_identity_index))
+        else 'default' end);
+    update "bemi".tracked_tables set has_full_identity = false, former_identity_index = null where relation = a_relation;
+    v_changed := true;
+  end if;
+  return v_changed;
+end
+$$;
+
+-- Slots share one name space in the cluster, so the database's number is part of the name.
+create function "bemi".slot_name() returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select "bemi".own_name() || '_' || oid from pg_database where datname = current_database()
+$$;
+
+-- Up to where a source is in the log, written with the rows: the only memory of the worker.
+create table "bemi".checkpoints (
+  source_id integer primary key references "bemi".sources,
+  slot text not null,
+  -- The last transaction that is in the log: what is not above it is there already.
+  commit_lsn pg_lsn not null default '0/0',
+  -- Everything before it is in the log, or held nothing of ours. The slot never advances past it.
+  end_lsn pg_lsn not null default '0/0',
+  updated_at timestamptz not null default clock_timestamp()
+);
+
+-- Where WAL was lost, so that the log is silent about a stretch of time.
+create table "bemi".gaps (
+  source_id integer not null references "bemi".sources,
+  from_lsn pg_lsn not null,
+  to_lsn pg_lsn not null,
+  reason text not null,
+  detected_at timestamptz not null default clock_timestamp()
+);
+
+-- Changes that the log refused, as JSON objects of its columns, with what PostgreSQL said. Text, since jsonb may be
+-- what refused them.
+create table "bemi".set_aside (
+  id uuid primary key,
+  change text not null,
+  sqlstate text not null,
+  set_aside_at timestamptz not null default clock_timestamp()
+);
+
+-- Writes one change, given as a JSON object of the log's columns, or sets it aside. Returns the SQLSTATE if it did that.
+create function "bemi".write_or_set_aside(a_id uuid, a_change text) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into "bemi".changes
+  select (jsonb_populate_record(null::"bemi".changes,
+    jsonb_build_object('created_at', clock_timestamp()) || a_change::jsonb)).*;
+  return null;
+exception when data_exception or integrity_constraint_violation or program_limit_exceeded then
+  insert into "bemi".set_aside (id, change, sqlstate) values (a_id, a_change, sqlstate)
+  on conflict do nothing;
+  return sqlstate;
+end
+$$;
+
+-- Tries again to put into the log what was set aside; returns how many changes went in.
+create function "bemi".retry_set_aside() returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row "bemi".set_aside;
+  v_count bigint := 0;
+begin
+  for v_row in delete from "bemi".set_aside returning * loop
+    if "bemi".write_or_set_aside(v_row.id, v_row.change) is null then
+      v_count := v_count + 1;
+    end if;
+  end loop;
+  return v_count;
+end
+$$;

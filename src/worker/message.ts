@@ -1,0 +1,150 @@
+import type { Buffer } from "node:buffer";
+
+/** What a context trigger said of a statement. */
+export interface ContextMessage {
+  /** The root of the table that the statement names, or that table itself. */
+  readonly root: number;
+  /** Whether the statement names a partition. */
+  readonly isLeaf: boolean;
+  readonly operation: "INSERT" | "UPDATE" | "DELETE" | "TRUNCATE";
+  /** The whole context as it is stored, a JSON object. */
+  readonly context: string;
+}
+
+const OPERATIONS: readonly string[] = ["INSERT", "UPDATE", "DELETE", "TRUNCATE"];
+
+/** Reads a message of `emit_context()`; `undefined` for what is none, or of a version to come. */
+export function parseMessage(content: Buffer): ContextMessage | undefined {
+  const fields = splitFields(content);
+  if (!fields || fields.length < 12) return undefined;
+  const [root = "", leaf = "", operation = "", , user, role, pid = "", application, statement, context, claims, client] = fields;
+  if (!/^\d{1,10}$/.test(root) || !OPERATIONS.includes(operation) || !/^\d{1,10}$/.test(pid)) return undefined;
+  const db = `{"user": ${JSON.stringify(user)}, "role": ${JSON.stringify(role)}, "pid": ${pid}, "application_name": ${
+    JSON.stringify(application)
+  }`;
+  return {
+    root: Number(root),
+    isLeaf: leaf !== root,
+    operation: operation as ContextMessage["operation"],
+    context: storedContext({ db, statement, context, claims, client }),
+  };
+}
+
+/** One byte of version, then `<bytes>:<text>` for each field. */
+function splitFields(content: Buffer): string[] | undefined {
+  if (content[0] !== 0x31) return undefined;
+  const fields: string[] = [];
+  let at = 1;
+  while (at < content.length) {
+    let length = 0;
+    const start = at;
+    for (; at < content.length && content[at] !== 0x3a; at++) {
+      const digit = (content[at] as number) - 0x30;
+      if (digit < 0 || digit > 9 || at - start > 9) return undefined;
+      length = length * 10 + digit;
+    }
+    at++;
+    if (at === start + 1 || at + length > content.length) return undefined;
+    fields.push(content.toString("utf8", at, at + length));
+    at += length;
+  }
+  return fields;
+}
+
+interface Parts {
+  readonly db: string;
+  readonly statement: string | undefined;
+  readonly context: string | undefined;
+  readonly claims: string | undefined;
+  readonly client: string | undefined;
+}
+
+// As current_context() in SQL puts it together: the application's keys, what PostgREST said, SQL, and db, which wins.
+function storedContext({ db, statement, context, claims, client }: Parts): string {
+  const own = context ? objectMembers(context) : [];
+  const members = (own ?? []).filter(([key]) => key !== "db" && key !== "jwt" && key !== "client");
+  if (claims && objectMembers(claims)) members.push(["jwt", claims]);
+  if (client && objectMembers(client)) members.push(["client", client]);
+  if (statement && !members.some(([key]) => key === "SQL")) {
+    members.push(["SQL", JSON.stringify(statement)]);
+  }
+  members.push(["db", db + (own ? "}" : ', "context_error": "not a JSON object"}')]);
+  return `{${members.map(([key, value]) => `${JSON.stringify(key)}: ${value}`).join(", ")}}`;
+}
+
+/**
+ * The members of a JSON object, each value as the text that it is, for numbers must not pass through JavaScript's.
+ * `undefined` where jsonb would take it for no object: other JSON, `\u0000`, half a surrogate pair.
+ */
+export function objectMembers(text: string): [key: string, value: string][] | undefined {
+  if (!isJsonb(text)) return undefined;
+  const at = skipSpace(text, 0);
+  if (text[at] !== "{") return undefined;
+  const members: [string, string][] = [];
+  let position = skipSpace(text, at + 1);
+  while (text[position] !== "}") {
+    const keyEnd = skipString(text, position);
+    const key = JSON.parse(text.slice(position, keyEnd)) as string;
+    const start = skipSpace(text, skipSpace(text, keyEnd) + 1);
+    const end = skipValue(text, start);
+    members.push([key, text.slice(start, end).trim()]);
+    position = skipSpace(text, end);
+    if (text[position] === ",") position = skipSpace(text, position + 1);
+  }
+  return members;
+}
+
+/** Whether jsonb accepts a text. */
+export function isJsonb(text: string): boolean {
+  try {
+    JSON.parse(text);
+  } catch {
+    return false;
+  }
+  return !hasUnstorableEscape(text) && !hasHugeNumber(text);
+}
+
+/** Whether a JSON text escapes a NUL or half a surrogate pair, which json takes and jsonb refuses. */
+export function hasUnstorableEscape(text: string): boolean {
+  if (!/\\u(?:0000|d[89a-f])/i.test(text)) return false;
+  const escapes = /\\(?:u([0-9a-f]{4})|[^u])/gi;
+  let high = -1;
+  for (const match of text.matchAll(escapes)) {
+    const code = match[1] === undefined ? -1 : parseInt(match[1], 16);
+    const isLow = code >= 0xdc00 && code <= 0xdfff;
+    if (code === 0 || isLow !== (high === match.index)) return true;
+    high = code >= 0xd800 && code <= 0xdbff ? match.index + match[0].length : -1;
+    if (high >= 0 && text.slice(high, high + 2) !== "\\u") return true;
+  }
+  return false;
+}
+
+// numeric ends at 131072 digits before the point.
+function hasHugeNumber(text: string): boolean {
+  return /[eE][+-]?\d{5,}/.test(text.replace(/"(?:[^"\\]|\\.)*"/g, '""'));
+}
+
+function skipSpace(text: string, at: number): number {
+  while (at < text.length && " \t\r\n".includes(text[at] as string)) at++;
+  return at;
+}
+
+function skipString(text: string, at: number): number {
+  for (at++; text[at] !== '"'; at++) if (text[at] === "\\") at++;
+  return at + 1;
+}
+
+// The text is known to be valid, so counting brackets outside strings is enough.
+function skipValue(text: string, at: number): number {
+  let depth = 0;
+  for (; at < text.length; at++) {
+    const character = text[at] as string;
+    if (character === '"') at = skipString(text, at) - 1;
+    else if (character === "{" || character === "[") depth++;
+    else if (character === "}" || character === "]") {
+      if (depth === 0) return at;
+      depth--;
+    } else if (character === "," && depth === 0) return at;
+  }
+  return at;
+}

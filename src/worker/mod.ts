@@ -1,0 +1,8 @@
+/**
+ * The worker: from the Write-Ahead Log to the log of changes.
+ *
+ * @module
+ */
+export { runWorker } from "./run-worker.ts";
+export type { Worker, WorkerEvent, WorkerOptions } from "./run-worker.ts";
+export { createSlot, dropSlot } from "./slot.ts";

@@ -1,0 +1,71 @@
+import { connect } from "../database/connect.ts";
+import type { DatabaseLike } from "../database/port.ts";
+import { SQLSTATE, sqlstateOf } from "../database/sqlstate.ts";
+import { BemiError } from "../errors.ts";
+import { DEFAULT_SCHEMA } from "../identifiers.ts";
+import { inSchema, requireInstalled } from "../install/schema.ts";
+import { requireLogical } from "./source.ts";
+
+export interface SlotOptions {
+  /** @default "bemi" */
+  readonly schema?: string | undefined;
+  /** @default a name made of the schema's and the database's */
+  readonly slot?: string | undefined;
+}
+
+/**
+ * Makes the publication and the replication slot, where they are missing. From then on the server keeps the WAL until
+ * the worker has read it: set `max_slot_wal_keep_size`, so that a worker that is down cannot fill the disk.
+ *
+ * @throws {BemiError} `schema_missing`, `wal_unavailable`
+ */
+export async function createSlot(db: DatabaseLike, options: SlotOptions = {}): Promise<{ slot: string; created: boolean }> {
+  const schema = options.schema ?? DEFAULT_SCHEMA;
+  const database = connect(db);
+  await requireInstalled(database, schema);
+  const [facts] = await database.query<Record<string, string>>(inSchema(
+    schema,
+    `select current_setting('wal_level') as wal_level, version() as version, "bemi".slot_name() as slot`,
+  ));
+  requireLogical(facts?.wal_level, facts?.version);
+  const slot = options.slot ?? facts?.slot ?? "";
+  if (!/^[a-z0-9_]{1,63}$/.test(slot)) {
+    throw new BemiError("usage", "The name of the slot cannot be used", {
+      hint: "Choose 1 to 63 lower-case letters, digits and underscores.",
+    });
+  }
+  const [existing] = await database.query("select from pg_replication_slots where slot_name = $1::text", [slot]);
+  // Before the slot: decoding meets the publication as it was at the time.
+  try {
+    await database.query(inSchema(schema, 'select "bemi".ensure_publication()'));
+    if (existing) return { slot, created: false };
+    await database.query("select pg_create_logical_replication_slot($1::text, 'pgoutput')", [slot]);
+    return { slot, created: true };
+  } catch (error) {
+    throw explained(error, slot);
+  }
+}
+
+/** Drops the slot, where it is there, so that the server keeps no WAL for it. */
+export async function dropSlot(db: DatabaseLike, slot: string): Promise<void> {
+  await connect(db).query(
+    "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = $1::text",
+    [slot],
+  );
+}
+
+function explained(error: unknown, slot: string): unknown {
+  switch (sqlstateOf(error)) {
+    case SQLSTATE.insufficientPrivilege:
+      return new BemiError("wal_unavailable", "This role may not create a publication or a replication slot", {
+        hint: "As a superuser: alter role … replication, and grant create on database … to it.",
+        cause: error,
+      });
+    case "53400":
+      return new BemiError("wal_unavailable", `No replication slot is free for "${slot}"`, {
+        hint: "Raise max_replication_slots and restart PostgreSQL, or drop a slot that nobody uses: see pg_replication_slots.",
+        cause: error,
+      });
+  }
+  return error;
+}

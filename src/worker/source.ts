@@ -1,0 +1,140 @@
+import { connect } from "../database/connect.ts";
+import type { Database, PostgresLike } from "../database/port.ts";
+import { SQLSTATE, sqlstateOf } from "../database/sqlstate.ts";
+import { BemiError } from "../errors.ts";
+import { inSchema, requireInstalled } from "../install/schema.ts";
+import { type Lsn, formatLsn, parseLsn } from "./decode.ts";
+import type { WorkerSql } from "./sql.ts";
+import type { TableFacts } from "./stitch.ts";
+
+/** The database whose WAL is read, as far as it is asked in plain SQL. */
+export interface Source {
+  readonly db: Database;
+  readonly schema: string;
+  readonly slot: string;
+  readonly publication: string;
+  readonly systemIdentifier: string;
+  readonly timeline: number;
+  readonly database: string;
+}
+
+/** Where the slot stands, asked anew each time. */
+export interface SlotState {
+  /** All WAL up to here is flushed, and so can be decoded. */
+  readonly flushed: Lsn;
+  readonly confirmed: Lsn;
+  /** Bytes of WAL that the slot keeps. */
+  readonly retained: bigint;
+}
+
+/**
+ * Checks what decoding needs, one thing after the other, each with its remedy.
+ *
+ * @throws {BemiError} `schema_missing`, `wal_unavailable`
+ */
+export async function openSource(sql: WorkerSql, schema: string, slot: string | undefined): Promise<Source> {
+  const db = connect(sql as unknown as PostgresLike);
+  await requireInstalled(db, schema);
+  const [facts] = await db.query<Record<string, string>>(inSchema(
+    schema,
+    `select current_setting('wal_level') as wal_level, version() as version, "bemi".own_name() as publication,
+      "bemi".slot_name() as slot, current_database() as database, c.system_identifier, c.timeline::text
+    from "bemi".this_cluster() c`,
+  ));
+  if (!facts) throw new BemiError("schema_missing", "Bemi's schema is damaged", { hint: "Run: bemi migrate" });
+  requireLogical(facts.wal_level, facts.version);
+  return {
+    db,
+    schema,
+    slot: slot ?? facts.slot ?? "",
+    publication: facts.publication ?? "",
+    systemIdentifier: facts.system_identifier ?? "",
+    timeline: Number(facts.timeline),
+    database: facts.database ?? "",
+  };
+}
+
+export function requireLogical(level: string | undefined, version: string | undefined): void {
+  if (/emscripten|wasm/i.test(version ?? "")) {
+    throw new BemiError("wal_unavailable", "PGlite cannot decode its Write-Ahead Log", {
+      hint: "Track tables there with capture \"trigger\".",
+    });
+  }
+  if (level === "logical") return;
+  throw new BemiError("wal_unavailable", `wal_level is "${level}"; decoding the Write-Ahead Log needs "logical"`, {
+    hint: "As a superuser: alter system set wal_level = 'logical', then restart PostgreSQL. " +
+      "Or track with capture \"trigger\".",
+  });
+}
+
+/** The slot as it is now, with the publication there too: decoding without one loses changes on PostgreSQL 18. */
+export async function slotState({ db, slot, publication }: Source): Promise<SlotState> {
+  const [row] = await db.query<Record<string, string | null>>(
+    `select pg_current_wal_flush_lsn()::text as flushed, s.confirmed_flush_lsn::text as confirmed, s.plugin, s.database,
+      s.wal_status, (pg_current_wal_lsn() - s.restart_lsn)::bigint::text as retained,
+      exists (select from pg_publication where pubname = $2::text)::text as published, current_database() as here
+    from (select) as one left join pg_replication_slots s on s.slot_name = $1::text`,
+    [slot, publication],
+  );
+  const state = row ?? {};
+  if (state.published !== "true") {
+    throw new BemiError("wal_unavailable", `There is no publication "${publication}"`, {
+      hint: "Run: bemi init --capture wal. What was changed since it was dropped is lost.",
+    });
+  }
+  if (state.plugin === null || state.plugin === undefined) {
+    throw new BemiError("wal_unavailable", `There is no replication slot "${slot}"`, {
+      hint: "Run: bemi init --capture wal. What was changed since it was dropped is lost, and will be recorded as a gap.",
+    });
+  }
+  if (state.plugin !== "pgoutput" || state.database !== state.here) {
+    throw new BemiError("wal_unavailable", `The replication slot "${slot}" is not one of this database for pgoutput`, {
+      hint: "Choose another name with --slot.",
+    });
+  }
+  if (state.wal_status === "lost") {
+    throw new BemiError("gap", `The replication slot "${slot}" was invalidated: WAL was removed before it was read`, {
+      hint: `Drop it (select pg_drop_replication_slot('${slot}')), then run: bemi init --capture wal. ` +
+        "The gap will be recorded. A larger max_slot_wal_keep_size prevents it.",
+    });
+  }
+  return {
+    flushed: parseLsn(state.flushed ?? "0/0"),
+    confirmed: parseLsn(state.confirmed ?? "0/0"),
+    retained: BigInt(state.retained ?? "0"),
+  };
+}
+
+/** Lets go of the WAL before an LSN. Where the slot is past it already, that is fine. */
+export async function advance({ db, slot }: Source, to: Lsn): Promise<void> {
+  try {
+    await db.query("select pg_replication_slot_advance($1::text, $2::text::pg_lsn)", [slot, formatLsn(to)]);
+  } catch (error) {
+    if (sqlstateOf(error) !== SQLSTATE.objectNotInPrerequisiteState && sqlstateOf(error) !== "22023") throw error;
+    const { confirmed } = await slotState({ db, slot } as Source & { publication: string });
+    if (confirmed < to) throw error;
+  }
+}
+
+/** What the catalog says of all tracked tables, by the number of their root. */
+export async function tableFacts({ db, schema }: Source): Promise<Map<number, TableFacts>> {
+  const rows = await db.query<{ json: string }>(inSchema(
+    schema,
+    `select json_build_object('oid', t.relation::oid::bigint, 'keys', "bemi".key_columns(t.root), 'ignored', t.ignored,
+      'masked', "bemi".masked_columns(t.relation, t.masked, t.masked_numbers), 'isPartitioned', c.relkind = 'p',
+      'schema', n.nspname, 'name', c.relname,
+      'ancestors', array(
+        with recursive up as (
+          select i.inhparent, 1 as depth from pg_inherits i where i.inhrelid = t.relation
+          union all
+          select i.inhparent, u.depth + 1 from up u join pg_inherits i on i.inhrelid = u.inhparent
+        )
+        select inhparent::bigint from up order by depth
+      ))::text as json
+    from "bemi".tracked_tables t join pg_class c on c.oid = t.relation join pg_namespace n on n.oid = c.relnamespace`,
+  ));
+  return new Map(rows.map(({ json }) => {
+    const { oid, ...facts } = JSON.parse(json) as TableFacts & { oid: number };
+    return [oid, facts];
+  }));
+}

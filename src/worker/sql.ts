@@ -1,0 +1,60 @@
+import type { Readable, Writable } from "node:stream";
+
+/** What the worker uses of postgres.js: plain statements, transactions, COPY both ways. Nothing is prepared, for poolers. */
+export interface WorkerSql {
+  // deno-lint-ignore no-explicit-any -- the driver's row types are its own
+  unsafe(text: string, parameters?: any[]): any;
+  // deno-lint-ignore no-explicit-any
+  begin(fn: (tx: any) => Promise<unknown>): Promise<unknown>;
+  end(options?: { timeout?: number }): Promise<void>;
+}
+
+interface CopyQuery {
+  readable(): Promise<Readable>;
+  writable(): Promise<Writable>;
+  reject: (error: unknown) => void;
+}
+
+/** The rows of a COPY … TO STDOUT, as they come; leaving early destroys the stream. */
+export async function* copyOut(tx: Pick<WorkerSql, "unsafe">, statement: string): AsyncGenerator<Uint8Array> {
+  const stream = await (tx.unsafe(statement) as CopyQuery).readable();
+  for await (const chunk of stream) yield chunk as Uint8Array;
+  // The driver may have paused its socket with the last rows, and only a read resumes it.
+  stream._read(0);
+}
+
+/** A COPY … FROM STDIN that says what the server finds wrong, also after the last row, which the driver keeps to itself. */
+export interface CopyIn {
+  write(text: string): Promise<void>;
+  end(): Promise<void>;
+}
+
+export async function copyIn(tx: Pick<WorkerSql, "unsafe">, statement: string): Promise<CopyIn> {
+  const query = tx.unsafe(statement) as CopyQuery;
+  const stream = await query.writable();
+  let failure: { error: unknown } | undefined;
+  const failed = new Promise<never>((_, reject) => {
+    const fail = (error: unknown): void => {
+      failure ??= { error };
+      reject(error);
+    };
+    query.reject = fail;
+    stream.on("error", fail);
+  });
+  failed.catch(() => {});
+  return {
+    write: async (text) => {
+      if (failure) throw failure.error;
+      if (!stream.write(text)) await Promise.race([failed, new Promise((done) => stream.once("drain", done))]);
+    },
+    end: async () => {
+      await Promise.race([failed, new Promise<void>((done) => stream.end(() => done()))]);
+      // An error after the last row comes in place of the end.
+      if (failure) throw failure.error;
+    },
+  };
+}
+
+export function quoteLiteral(text: string): string {
+  return `'${text.replaceAll("'", "''")}'`;
+}

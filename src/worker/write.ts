@@ -1,0 +1,115 @@
+import { inSchema } from "../install/schema.ts";
+import { COLUMNS, changeJson, changeId, copyLine, type Origin } from "./encode.ts";
+import { formatLsn, type Lsn, parseLsn } from "./decode.ts";
+import { copyIn, type CopyIn, type WorkerSql } from "./sql.ts";
+import type { Change } from "./stitch.ts";
+
+/** Puts changes into the log, within one transaction of the destination. */
+export interface Writer {
+  /** What is at or below it is in the log already. */
+  readonly watermark: Lsn;
+  readonly endLsn: Lsn;
+  write(change: Change): void;
+  /** Sends what has come together, where that is much. */
+  flush(): Promise<void>;
+  readonly written: number;
+  readonly setAside: number;
+}
+
+export interface WriteOptions {
+  readonly schema: string;
+  readonly slot: string;
+  readonly origin: Origin;
+  /** One by one, so that a change that cannot be stored is set aside and not the others with it. */
+  readonly isCareful: boolean;
+}
+
+/** What is recorded with the rows; `undefined` where nothing is worth a record. */
+export interface Progress {
+  readonly commitLsn: Lsn;
+  readonly endLsn: Lsn;
+}
+
+const FLUSH_AT = 256 * 1024;
+
+/**
+ * Rows and checkpoint in one transaction, durable when it returns. The checkpoint's row is locked: of two workers one
+ * writes, and the other fails with `55P03`.
+ */
+export async function inWriteTransaction(
+  sql: WorkerSql,
+  options: WriteOptions,
+  fn: (writer: Writer) => Promise<Progress | undefined>,
+): Promise<{ written: number; setAside: number }> {
+  const { schema, slot, origin, isCareful } = options;
+  let counts = { written: 0, setAside: 0 };
+  await sql.begin(async (tx: WorkerSql) => {
+    await tx.unsafe(`select set_config('synchronous_commit', 'on', true), set_config('client_encoding', 'UTF8', true),
+      set_config('search_path', 'pg_catalog', true), set_config('statement_timeout', '0', true),
+      set_config('idle_in_transaction_session_timeout', '0', true), set_config('DateStyle', 'ISO, MDY', true)`);
+    const [checkpoint] = await tx.unsafe(inSchema(
+      schema,
+      `select commit_lsn::text, end_lsn::text from "bemi".checkpoints where source_id = ${origin.sourceId} for update nowait`,
+    )) as { commit_lsn: string; end_lsn: string }[];
+    const watermark = parseLsn(checkpoint?.commit_lsn ?? "0/0");
+    let buffer = "";
+    let copy: CopyIn | undefined;
+    let written = 0;
+    const careful: Change[] = [];
+    let setAside = 0;
+    const flush = async (): Promise<void> => {
+      if (buffer.length > 0) {
+        copy ??= await copyIn(tx, copyStatement(schema));
+        const text = buffer;
+        buffer = "";
+        await copy.write(text);
+      }
+    };
+    const writer: Writer = {
+      watermark,
+      endLsn: parseLsn(checkpoint?.end_lsn ?? "0/0"),
+      write: (change) => {
+        if (isCareful || change.isUnstorable) careful.push(change);
+        else buffer += copyLine(change, origin);
+        written++;
+      },
+      flush: async () => {
+        if (buffer.length >= FLUSH_AT) await flush();
+        // Nothing else may run while a COPY is open.
+        if (!copy) for (const change of careful.splice(0)) setAside += await writeOne(tx, schema, change, origin);
+      },
+      get written() {
+        return written;
+      },
+      get setAside() {
+        return setAside;
+      },
+    };
+    const progress = await fn(writer);
+    await flush();
+    await copy?.end();
+    for (const change of careful) setAside += await writeOne(tx, schema, change, origin);
+    counts = { written: written - setAside, setAside };
+    if (!progress) return;
+    await tx.unsafe(inSchema(
+      schema,
+      `insert into "bemi".checkpoints as c (source_id, slot, commit_lsn, end_lsn)
+      values (${origin.sourceId}, $1, $2::text::pg_lsn, $3::text::pg_lsn)
+      on conflict (source_id) do update set slot = excluded.slot, commit_lsn = excluded.commit_lsn,
+        end_lsn = greatest(c.end_lsn, excluded.end_lsn), updated_at = clock_timestamp()`,
+    ), [slot, formatLsn(progress.commitLsn), formatLsn(progress.endLsn)]);
+  });
+  return counts;
+}
+
+function copyStatement(schema: string): string {
+  return inSchema(schema, `copy "bemi".changes (${COLUMNS.map((name) => `"${name}"`).join(", ")}) from stdin`);
+}
+
+async function writeOne(tx: WorkerSql, schema: string, change: Change, origin: Origin): Promise<number> {
+  const [row] = await tx.unsafe(
+    inSchema(schema, 'select "bemi".write_or_set_aside($1::text::uuid, $2::text) as sqlstate'),
+    [changeId(change, origin), changeJson(change, origin)],
+  ) as { sqlstate: string | null }[];
+  return row?.sqlstate ? 1 : 0;
+}
