@@ -34,12 +34,45 @@ onEachServer("capture from the WAL", (open) => {
     const sleep = { id: 1, task: "Sleep", is_completed: false, list_id: null };
     const eat = { ...sleep, id: 2, task: "Eat" };
     expect((await seen(database.port)).map(({ operation, key, before, after, context }) => ({
-      operation, key, before, after, user: context.user_id, SQL: context.SQL,
+      operation,
+      key,
+      before,
+      after,
+      user: context.user_id,
+      SQL: context.SQL,
     }))).toEqual([
-      { operation: "CREATE", key: "1", before: {}, after: sleep, user: 1, SQL: expect.stringMatching(/^insert/) },
-      { operation: "CREATE", key: "2", before: {}, after: eat, user: 1, SQL: expect.stringMatching(/^insert/) },
-      { operation: "UPDATE", key: "1", before: sleep, after: { ...sleep, is_completed: true }, user: 1, SQL: expect.stringMatching(/^update/) },
-      { operation: "DELETE", key: "2", before: eat, after: {}, user: 2, SQL: expect.stringMatching(/^delete/) },
+      {
+        operation: "CREATE",
+        key: "1",
+        before: {},
+        after: sleep,
+        user: 1,
+        SQL: expect.stringMatching(/^insert/),
+      },
+      {
+        operation: "CREATE",
+        key: "2",
+        before: {},
+        after: eat,
+        user: 1,
+        SQL: expect.stringMatching(/^insert/),
+      },
+      {
+        operation: "UPDATE",
+        key: "1",
+        before: sleep,
+        after: { ...sleep, is_completed: true },
+        user: 1,
+        SQL: expect.stringMatching(/^update/),
+      },
+      {
+        operation: "DELETE",
+        key: "2",
+        before: eat,
+        after: {},
+        user: 2,
+        SQL: expect.stringMatching(/^delete/),
+      },
     ]);
   });
 });

@@ -16,11 +16,11 @@ export type Target = { readonly url: string } | {
  *
  * @throws {BemiError} `usage` where nothing says it, or a URL is none; the URL itself is never shown
  */
-export function connectionTarget(flag: string | undefined, env: Io["env"]): Target {
+export function connectionTarget(flag: string | undefined, env: Io["env"], name = "--database-url"): Target {
   const url = flag ?? env.DATABASE_URL;
   if (url) {
     if (URL.canParse(url) && /^postgres(ql)?:$/.test(new URL(url).protocol)) return { url };
-    throw new BemiError("usage", `${flag ? "--database-url" : "DATABASE_URL"} is no PostgreSQL URL`, {
+    throw new BemiError("usage", `${flag ? name : "DATABASE_URL"} is no PostgreSQL URL`, {
       hint: "Write it as postgres://user:password@host:5432/database.",
     });
   }

@@ -5,4 +5,6 @@ export interface Io {
   readonly err: (text: string) => void;
   /** The terminal's width; absent where stdout is no terminal. */
   readonly columns: number | undefined;
+  /** Calls `stop` when the process is asked to end, instead of ending it. */
+  readonly onTerminate: (stop: () => void) => void;
 }

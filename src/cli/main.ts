@@ -8,6 +8,7 @@ import { addMigrate } from "./commands/migrate.ts";
 import { addStatus } from "./commands/status.ts";
 import { addTrack, addUntrack } from "./commands/track.ts";
 import { addUninstall } from "./commands/uninstall.ts";
+import { addWorker } from "./commands/worker.ts";
 import { EXIT, report } from "./exit.ts";
 import type { Io } from "./io.ts";
 
@@ -30,6 +31,7 @@ export async function main(args: readonly string[], io: Io): Promise<number> {
     const add of [
       addDemo,
       addInit,
+      addWorker,
       addChanges,
       addTrack,
       addUntrack,

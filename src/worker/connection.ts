@@ -19,5 +19,7 @@ export async function openConnection(target: string | object): Promise<WorkerSql
     onnotice: () => {},
     connection: { application_name: "bemi worker" },
   };
-  return (typeof target === "string" ? postgres(target, options) : postgres({ ...target, ...options })) as unknown as WorkerSql;
+  return (typeof target === "string"
+    ? postgres(target, options)
+    : postgres({ ...target, ...options })) as unknown as WorkerSql;
 }

@@ -272,7 +272,8 @@ class Reader {
 
 function malformed(what: string): BemiError {
   return new BemiError("decode_failed", `A message of pgoutput cannot be decoded: ${what}`, {
-    hint: "Check that the slot's plugin is pgoutput, protocol version 1, and the server PostgreSQL 14 or later.",
+    hint:
+      "Check that the slot's plugin is pgoutput, protocol version 1, and the server PostgreSQL 14 or later.",
   });
 }
 

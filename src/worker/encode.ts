@@ -36,11 +36,13 @@ export interface Origin {
 export function copyLine(change: Change, origin: Origin): string {
   const { transaction } = change;
   const at = commitTime(transaction);
-  return `${changeId(change, origin)}\t${escape(origin.database)}\t${escape(change.schema)}\t${escape(change.table)}\t${
-    change.key === null ? "\\N" : escape(change.key)
-  }\t${change.formerKey === null ? "\\N" : escape(change.formerKey)}\t${change.operation}\t${escape(change.before)}\t${
-    escape(change.after)
-  }\t${escape(change.context)}\t${at}\t${origin.queuedAt}\t${transaction.xid}\t${change.position}\t${origin.sourceId}\t${
+  return `${changeId(change, origin)}\t${escape(origin.database)}\t${escape(change.schema)}\t${
+    escape(change.table)
+  }\t${change.key === null ? "\\N" : escape(change.key)}\t${
+    change.formerKey === null ? "\\N" : escape(change.formerKey)
+  }\t${change.operation}\t${escape(change.before)}\t${escape(change.after)}\t${
+    escape(change.context)
+  }\t${at}\t${origin.queuedAt}\t${transaction.xid}\t${change.position}\t${origin.sourceId}\t${
     formatLsn(transaction.commitLsn)
   }\t${change.index}\n`;
 }
@@ -70,7 +72,9 @@ export function changeJson(change: Change, origin: Origin): string {
 }
 
 function escape(text: string): string {
-  return /[\\\t\n\r]/.test(text) ? text.replace(/[\\\t\n\r]/g, (character) => ESCAPES[character] as string) : text;
+  return /[\\\t\n\r]/.test(text)
+    ? text.replace(/[\\\t\n\r]/g, (character) => ESCAPES[character] as string)
+    : text;
 }
 
 const ESCAPES: Readonly<Record<string, string>> = { "\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r" };

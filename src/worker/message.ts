@@ -17,11 +17,26 @@ const OPERATIONS: readonly string[] = ["INSERT", "UPDATE", "DELETE", "TRUNCATE"]
 export function parseMessage(content: Buffer): ContextMessage | undefined {
   const fields = splitFields(content);
   if (!fields || fields.length < 12) return undefined;
-  const [root = "", leaf = "", operation = "", , user, role, pid = "", application, statement, context, claims, client] = fields;
-  if (!/^\d{1,10}$/.test(root) || !OPERATIONS.includes(operation) || !/^\d{1,10}$/.test(pid)) return undefined;
-  const db = `{"user": ${JSON.stringify(user)}, "role": ${JSON.stringify(role)}, "pid": ${pid}, "application_name": ${
-    JSON.stringify(application)
-  }`;
+  const [
+    root = "",
+    leaf = "",
+    operation = "",
+    ,
+    user,
+    role,
+    pid = "",
+    application,
+    statement,
+    context,
+    claims,
+    client,
+  ] = fields;
+  if (!/^\d{1,10}$/.test(root) || !OPERATIONS.includes(operation) || !/^\d{1,10}$/.test(pid)) {
+    return undefined;
+  }
+  const db = `{"user": ${JSON.stringify(user)}, "role": ${
+    JSON.stringify(role)
+  }, "pid": ${pid}, "application_name": ${JSON.stringify(application)}`;
   return {
     root: Number(root),
     isLeaf: leaf !== root,

@@ -23,8 +23,14 @@ export interface PeekOptions {
 export async function* peek(sql: WorkerSql, options: PeekOptions): AsyncGenerator<PeekedMessage[]> {
   const batches = pass<PeekedMessage[]>();
   const finished = sql.begin(async (tx: WorkerSql) => {
-    const settings = Object.entries({ ...VALUE_SETTINGS, statement_timeout: "0", idle_in_transaction_session_timeout: "0" });
-    await tx.unsafe(`select ${settings.map(([name, value]) => `set_config('${name}', '${value}', true)`).join(", ")}`);
+    const settings = Object.entries({
+      ...VALUE_SETTINGS,
+      statement_timeout: "0",
+      idle_in_transaction_session_timeout: "0",
+    });
+    await tx.unsafe(
+      `select ${settings.map(([name, value]) => `set_config('${name}', '${value}', true)`).join(", ")}`,
+    );
     const parser = binaryCopy();
     for await (const chunk of copyOut(tx, statement(options))) await batches.put(parser(chunk));
   }).then(() => batches.close(), (error: unknown) => batches.fail(error));
@@ -37,9 +43,11 @@ export async function* peek(sql: WorkerSql, options: PeekOptions): AsyncGenerato
 }
 
 function statement({ slot, publication, upTo, limit }: PeekOptions): string {
-  return `copy (select lsn, data from pg_catalog.pg_logical_slot_peek_binary_changes(${quoteLiteral(slot)}, '${
-    formatLsn(upTo)
-  }', ${limit}, 'proto_version', '1', 'publication_names', ${quoteLiteral(publication)}, 'messages', 'true')) ` +
+  return `copy (select lsn, data from pg_catalog.pg_logical_slot_peek_binary_changes(${
+    quoteLiteral(slot)
+  }, '${formatLsn(upTo)}', ${limit}, 'proto_version', '1', 'publication_names', ${
+    quoteLiteral(publication)
+  }, 'messages', 'true')) ` +
     "to stdout (format binary)";
 }
 
@@ -85,7 +93,11 @@ export function binaryCopy(): (chunk: Uint8Array) => PeekedMessage[] {
 }
 
 /** Hands batches from one task to another, one at a time: who puts waits until it was taken. */
-function pass<T>(): AsyncIterable<T> & { put(value: T): Promise<void>; close(): void; fail(error: unknown): void } {
+function pass<T>(): AsyncIterable<T> & {
+  put(value: T): Promise<void>;
+  close(): void;
+  fail(error: unknown): void;
+} {
   let value: { readonly item: T } | undefined;
   let ended: { readonly error?: unknown } | undefined;
   let wake: () => void = () => {};

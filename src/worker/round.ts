@@ -69,7 +69,12 @@ async function attempt(options: RoundOptions, isCareful: boolean): Promise<Round
       const emit = (change: Change): void => {
         if (isNew) writer.write(change);
       };
-      const options = { slot: source.slot, publication: source.publication, upTo: state.flushed, limit: ROUND_LIMIT };
+      const options = {
+        slot: source.slot,
+        publication: source.publication,
+        upTo: state.flushed,
+        limit: ROUND_LIMIT,
+      };
       for await (const batch of peek(reader, options)) {
         for (const [lsn, data] of batch) {
           messages++;

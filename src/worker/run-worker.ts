@@ -43,7 +43,13 @@ export interface WorkerOptions {
 
 export type WorkerEvent =
   | { readonly kind: "started"; readonly slot: string; readonly database: string }
-  | { readonly kind: "round"; readonly written: number; readonly setAside: number; readonly lsn: string; readonly lag: bigint }
+  | {
+    readonly kind: "round";
+    readonly written: number;
+    readonly setAside: number;
+    readonly lsn: string;
+    readonly lag: bigint;
+  }
   | { readonly kind: "gap"; readonly from: string; readonly to: string }
   | { readonly kind: "standby"; readonly slot: string }
   | { readonly kind: "retry"; readonly code: string; readonly delay: number }
@@ -74,7 +80,9 @@ export function runWorker(options: WorkerOptions): Worker {
   const stop = (): void => stopping.abort();
   if (options.signal?.aborted) stop();
   options.signal?.addEventListener("abort", stop, { once: true });
-  const finished = run(options, stopping.signal).finally(() => options.signal?.removeEventListener("abort", stop));
+  const finished = run(options, stopping.signal).finally(() =>
+    options.signal?.removeEventListener("abort", stop)
+  );
   finished.catch(() => {});
   return {
     finished,
@@ -120,7 +128,11 @@ async function run(options: WorkerOptions, signal: AbortSignal): Promise<void> {
 }
 
 /** Works until told to stop, done, or an error. Connections live as long. */
-async function session(options: WorkerOptions, signal: AbortSignal, report: (written: number) => void): Promise<void> {
+async function session(
+  options: WorkerOptions,
+  signal: AbortSignal,
+  report: (written: number) => void,
+): Promise<void> {
   const { once = false, pollInterval = 1000, log = () => {} } = options;
   const opened: WorkerSql[] = [];
   const open = async (target: string | object): Promise<WorkerSql> => {
@@ -180,7 +192,15 @@ async function prepare(
     database: source.database,
     seed: hash(`${source.systemIdentifier} ${source.timeline} ${source.database}`),
   };
-  return { source, reader, destination, destinationSchema: schema, origin, types: typeCatalog(source.db), signal };
+  return {
+    source,
+    reader,
+    destination,
+    destinationSchema: schema,
+    origin,
+    types: typeCatalog(source.db),
+    signal,
+  };
 }
 
 // A slot that is past what the log has seen: made anew, or advanced by somebody else. What lies between is lost.
@@ -188,19 +208,25 @@ async function recordGap(round: RoundOptions, log: (event: WorkerEvent) => void)
   const { source, origin, destination, destinationSchema } = round;
   const { confirmed } = await slotState(source);
   const db = connect(destination as unknown as PostgresLike);
-  const [row] = await db.query<{ end_lsn: string }>(inSchema(
-    destinationSchema,
-    `select end_lsn::text from "bemi".checkpoints where source_id = $1::text::integer`,
-  ), [String(origin.sourceId)]);
+  const [row] = await db.query<{ end_lsn: string }>(
+    inSchema(
+      destinationSchema,
+      `select end_lsn::text from "bemi".checkpoints where source_id = $1::text::integer`,
+    ),
+    [String(origin.sourceId)],
+  );
   if (!row || confirmed <= parseLsn(row.end_lsn)) return;
-  await db.query(inSchema(
-    destinationSchema,
-    `with moved as (
+  await db.query(
+    inSchema(
+      destinationSchema,
+      `with moved as (
       update "bemi".checkpoints set end_lsn = $2::text::pg_lsn where source_id = $1::text::integer and end_lsn < $2::text::pg_lsn
       returning source_id)
     insert into "bemi".gaps (source_id, from_lsn, to_lsn, reason)
     select source_id, $3::text::pg_lsn, $2::text::pg_lsn, 'the slot was past the checkpoint' from moved`,
-  ), [String(origin.sourceId), formatLsn(confirmed), row.end_lsn]);
+    ),
+    [String(origin.sourceId), formatLsn(confirmed), row.end_lsn],
+  );
   log({ kind: "gap", from: row.end_lsn, to: formatLsn(confirmed) });
 }
 

@@ -19,7 +19,10 @@ export interface SlotOptions {
  *
  * @throws {BemiError} `schema_missing`, `wal_unavailable`
  */
-export async function createSlot(db: DatabaseLike, options: SlotOptions = {}): Promise<{ slot: string; created: boolean }> {
+export async function createSlot(
+  db: DatabaseLike,
+  options: SlotOptions = {},
+): Promise<{ slot: string; created: boolean }> {
   const schema = options.schema ?? DEFAULT_SCHEMA;
   const database = connect(db);
   await requireInstalled(database, schema);
@@ -34,7 +37,9 @@ export async function createSlot(db: DatabaseLike, options: SlotOptions = {}): P
       hint: "Choose 1 to 63 lower-case letters, digits and underscores.",
     });
   }
-  const [existing] = await database.query("select from pg_replication_slots where slot_name = $1::text", [slot]);
+  const [existing] = await database.query("select from pg_replication_slots where slot_name = $1::text", [
+    slot,
+  ]);
   // Before the slot: decoding meets the publication as it was at the time.
   try {
     await database.query(inSchema(schema, 'select "bemi".ensure_publication()'));
@@ -57,13 +62,18 @@ export async function dropSlot(db: DatabaseLike, slot: string): Promise<void> {
 function explained(error: unknown, slot: string): unknown {
   switch (sqlstateOf(error)) {
     case SQLSTATE.insufficientPrivilege:
-      return new BemiError("wal_unavailable", "This role may not create a publication or a replication slot", {
-        hint: "As a superuser: alter role … replication, and grant create on database … to it.",
-        cause: error,
-      });
+      return new BemiError(
+        "wal_unavailable",
+        "This role may not create a publication or a replication slot",
+        {
+          hint: "As a superuser: alter role … replication, and grant create on database … to it.",
+          cause: error,
+        },
+      );
     case "53400":
       return new BemiError("wal_unavailable", `No replication slot is free for "${slot}"`, {
-        hint: "Raise max_replication_slots and restart PostgreSQL, or drop a slot that nobody uses: see pg_replication_slots.",
+        hint:
+          "Raise max_replication_slots and restart PostgreSQL, or drop a slot that nobody uses: see pg_replication_slots.",
         cause: error,
       });
   }

@@ -3,7 +3,7 @@ import type { Database, PostgresLike } from "../database/port.ts";
 import { SQLSTATE, sqlstateOf } from "../database/sqlstate.ts";
 import { BemiError } from "../errors.ts";
 import { inSchema, requireInstalled } from "../install/schema.ts";
-import { type Lsn, formatLsn, parseLsn } from "./decode.ts";
+import { formatLsn, type Lsn, parseLsn } from "./decode.ts";
 import type { WorkerSql } from "./sql.ts";
 import type { TableFacts } from "./stitch.ts";
 
@@ -41,7 +41,9 @@ export async function openSource(sql: WorkerSql, schema: string, slot: string | 
       "bemi".slot_name() as slot, current_database() as database, c.system_identifier, c.timeline::text
     from "bemi".this_cluster() c`,
   ));
-  if (!facts) throw new BemiError("schema_missing", "Bemi's schema is damaged", { hint: "Run: bemi migrate" });
+  if (!facts) {
+    throw new BemiError("schema_missing", "Bemi's schema is damaged", { hint: "Run: bemi migrate" });
+  }
   requireLogical(facts.wal_level, facts.version);
   return {
     db,
@@ -57,14 +59,18 @@ export async function openSource(sql: WorkerSql, schema: string, slot: string | 
 export function requireLogical(level: string | undefined, version: string | undefined): void {
   if (/emscripten|wasm/i.test(version ?? "")) {
     throw new BemiError("wal_unavailable", "PGlite cannot decode its Write-Ahead Log", {
-      hint: "Track tables there with capture \"trigger\".",
+      hint: 'Track tables there with capture "trigger".',
     });
   }
   if (level === "logical") return;
-  throw new BemiError("wal_unavailable", `wal_level is "${level}"; decoding the Write-Ahead Log needs "logical"`, {
-    hint: "As a superuser: alter system set wal_level = 'logical', then restart PostgreSQL. " +
-      "Or track with capture \"trigger\".",
-  });
+  throw new BemiError(
+    "wal_unavailable",
+    `wal_level is "${level}"; decoding the Write-Ahead Log needs "logical"`,
+    {
+      hint: "As a superuser: alter system set wal_level = 'logical', then restart PostgreSQL. " +
+        'Or track with capture "trigger".',
+    },
+  );
 }
 
 /** The slot as it is now, with the publication there too: decoding without one loses changes on PostgreSQL 18. */
@@ -84,19 +90,28 @@ export async function slotState({ db, slot, publication }: Source): Promise<Slot
   }
   if (state.plugin === null || state.plugin === undefined) {
     throw new BemiError("wal_unavailable", `There is no replication slot "${slot}"`, {
-      hint: "Run: bemi init --capture wal. What was changed since it was dropped is lost, and will be recorded as a gap.",
+      hint:
+        "Run: bemi init --capture wal. What was changed since it was dropped is lost, and will be recorded as a gap.",
     });
   }
   if (state.plugin !== "pgoutput" || state.database !== state.here) {
-    throw new BemiError("wal_unavailable", `The replication slot "${slot}" is not one of this database for pgoutput`, {
-      hint: "Choose another name with --slot.",
-    });
+    throw new BemiError(
+      "wal_unavailable",
+      `The replication slot "${slot}" is not one of this database for pgoutput`,
+      {
+        hint: "Choose another name with --slot.",
+      },
+    );
   }
   if (state.wal_status === "lost") {
-    throw new BemiError("gap", `The replication slot "${slot}" was invalidated: WAL was removed before it was read`, {
-      hint: `Drop it (select pg_drop_replication_slot('${slot}')), then run: bemi init --capture wal. ` +
-        "The gap will be recorded. A larger max_slot_wal_keep_size prevents it.",
-    });
+    throw new BemiError(
+      "gap",
+      `The replication slot "${slot}" was invalidated: WAL was removed before it was read`,
+      {
+        hint: `Drop it (select pg_drop_replication_slot('${slot}')), then run: bemi init --capture wal. ` +
+          "The gap will be recorded. A larger max_slot_wal_keep_size prevents it.",
+      },
+    );
   }
   return {
     flushed: parseLsn(state.flushed ?? "0/0"),
@@ -110,7 +125,9 @@ export async function advance({ db, slot }: Source, to: Lsn): Promise<void> {
   try {
     await db.query("select pg_replication_slot_advance($1::text, $2::text::pg_lsn)", [slot, formatLsn(to)]);
   } catch (error) {
-    if (sqlstateOf(error) !== SQLSTATE.objectNotInPrerequisiteState && sqlstateOf(error) !== "22023") throw error;
+    if (sqlstateOf(error) !== SQLSTATE.objectNotInPrerequisiteState && sqlstateOf(error) !== "22023") {
+      throw error;
+    }
     const { confirmed } = await slotState({ db, slot } as Source & { publication: string });
     if (confirmed < to) throw error;
   }

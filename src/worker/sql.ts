@@ -45,7 +45,12 @@ export async function copyIn(tx: Pick<WorkerSql, "unsafe">, statement: string): 
   return {
     write: async (text) => {
       if (failure) throw failure.error;
-      if (!stream.write(text)) await Promise.race([failed, new Promise((done) => stream.once("drain", done))]);
+      if (!stream.write(text)) {
+        await Promise.race([
+          failed,
+          new Promise((done) => stream.once("drain", done)),
+        ]);
+      }
     },
     end: async () => {
       await Promise.race([failed, new Promise<void>((done) => stream.end(() => done()))]);

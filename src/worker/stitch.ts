@@ -1,5 +1,12 @@
 import { type ContextMessage, hasUnstorableEscape, parseMessage } from "./message.ts";
-import { type Column, type Lsn, type PgoutputMessage, type Relation, type Tuple, UNCHANGED } from "./decode.ts";
+import {
+  type Column,
+  type Lsn,
+  type PgoutputMessage,
+  type Relation,
+  type Tuple,
+  UNCHANGED,
+} from "./decode.ts";
 import { toJson, type ValueType } from "./values.ts";
 
 /** What the catalog says of a tracked table today; names are those in the stream. */
@@ -99,7 +106,9 @@ export function stitcher(catalog: Catalog): Stitcher {
     let found: Attributed | undefined;
     for (const oid of table.family) {
       for (const message of messages.get(oid) ?? []) {
-        if (operations.includes(message.operation) && (!found || message.order > found.order)) found = message;
+        if (operations.includes(message.operation) && (!found || message.order > found.order)) {
+          found = message;
+        }
       }
     }
     return found;
@@ -128,7 +137,8 @@ export function stitcher(catalog: Catalog): Stitcher {
       before: before?.json ?? "{}",
       after: after?.json ?? "{}",
       context,
-      isUnstorable: table.hasJson && (hasUnstorableEscape(before?.json ?? "") || hasUnstorableEscape(after?.json ?? "")),
+      isUnstorable: table.hasJson &&
+        (hasUnstorableEscape(before?.json ?? "") || hasUnstorableEscape(after?.json ?? "")),
     };
   };
 
@@ -170,7 +180,8 @@ export function stitcher(catalog: Catalog): Stitcher {
           emit(change(table, "UPDATE", half.position, half.index, half.context, half.before, after));
           return;
         }
-        const context = (attributed?.operation === "INSERT" ? attributed : latest(table, ["INSERT"]))?.context;
+        const context = (attributed?.operation === "INSERT" ? attributed : latest(table, ["INSERT"]))
+          ?.context;
         emit(change(table, "CREATE", lsn, index++, context ?? UNATTRIBUTED, undefined, after));
         return;
       }
@@ -260,7 +271,8 @@ class Table {
       isIgnored: ignored.includes(column.name),
     }));
     this.hasJson = this.#columns.some(({ type, isHidden }) => !isHidden && holdsJson(type));
-    const keys = this.facts?.keys ?? relation.columns.filter((c) => c.isKey && relation.identity !== "f").map((c) => c.name);
+    const keys = this.facts?.keys ??
+      relation.columns.filter((c) => c.isKey && relation.identity !== "f").map((c) => c.name);
     this.#keys = keys.map((name) => relation.columns.findIndex((column) => column.name === name));
   }
 

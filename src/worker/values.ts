@@ -4,7 +4,10 @@ import { BemiError } from "../errors.ts";
 export type ValueType =
   | { readonly kind: "string" | "number" | "boolean" | "json" | "timestamp" | "timestamptz" | "hstore" }
   | { readonly kind: "array"; readonly element: ValueType; readonly delimiter: string }
-  | { readonly kind: "composite"; readonly fields: readonly { readonly name: string; readonly type: ValueType }[] };
+  | {
+    readonly kind: "composite";
+    readonly fields: readonly { readonly name: string; readonly type: ValueType }[];
+  };
 
 export const STRING: ValueType = { kind: "string" };
 
@@ -71,7 +74,9 @@ function arrayLevel(cursor: Cursor, type: ValueType & { kind: "array" }): string
     else if (text[cursor.at] === '"') json += toJson(quoted(cursor), type.element);
     else {
       const start = cursor.at;
-      while (cursor.at < text.length && text[cursor.at] !== type.delimiter && text[cursor.at] !== "}") cursor.at++;
+      while (cursor.at < text.length && text[cursor.at] !== type.delimiter && text[cursor.at] !== "}") {
+        cursor.at++;
+      }
       const element = text.slice(start, cursor.at);
       json += element === "NULL" ? "null" : toJson(element, type.element);
     }

@@ -1,7 +1,7 @@
 import { inSchema } from "../install/schema.ts";
-import { COLUMNS, changeJson, changeId, copyLine, type Origin } from "./encode.ts";
+import { changeId, changeJson, COLUMNS, copyLine, type Origin } from "./encode.ts";
 import { formatLsn, type Lsn, parseLsn } from "./decode.ts";
-import { copyIn, type CopyIn, type WorkerSql } from "./sql.ts";
+import { type CopyIn, copyIn, type WorkerSql } from "./sql.ts";
 import type { Change } from "./stitch.ts";
 
 /** Puts changes into the log, within one transaction of the destination. */
@@ -44,9 +44,11 @@ export async function inWriteTransaction(
   const { schema, slot, origin, isCareful } = options;
   let counts = { written: 0, setAside: 0 };
   await sql.begin(async (tx: WorkerSql) => {
-    await tx.unsafe(`select set_config('synchronous_commit', 'on', true), set_config('client_encoding', 'UTF8', true),
+    await tx.unsafe(
+      `select set_config('synchronous_commit', 'on', true), set_config('client_encoding', 'UTF8', true),
       set_config('search_path', 'pg_catalog', true), set_config('statement_timeout', '0', true),
-      set_config('idle_in_transaction_session_timeout', '0', true), set_config('DateStyle', 'ISO, MDY', true)`);
+      set_config('idle_in_transaction_session_timeout', '0', true), set_config('DateStyle', 'ISO, MDY', true)`,
+    );
     const [checkpoint] = await tx.unsafe(inSchema(
       schema,
       `select commit_lsn::text, end_lsn::text from "bemi".checkpoints where source_id = ${origin.sourceId} for update nowait`,
@@ -76,7 +78,9 @@ export async function inWriteTransaction(
       flush: async () => {
         if (buffer.length >= FLUSH_AT) await flush();
         // Nothing else may run while a COPY is open.
-        if (!copy) for (const change of careful.splice(0)) setAside += await writeOne(tx, schema, change, origin);
+        if (!copy) {
+          for (const change of careful.splice(0)) setAside += await writeOne(tx, schema, change, origin);
+        }
       },
       get written() {
         return written;
@@ -91,19 +95,25 @@ export async function inWriteTransaction(
     for (const change of careful) setAside += await writeOne(tx, schema, change, origin);
     counts = { written: written - setAside, setAside };
     if (!progress) return;
-    await tx.unsafe(inSchema(
-      schema,
-      `insert into "bemi".checkpoints as c (source_id, slot, commit_lsn, end_lsn)
+    await tx.unsafe(
+      inSchema(
+        schema,
+        `insert into "bemi".checkpoints as c (source_id, slot, commit_lsn, end_lsn)
       values (${origin.sourceId}, $1, $2::text::pg_lsn, $3::text::pg_lsn)
       on conflict (source_id) do update set slot = excluded.slot, commit_lsn = excluded.commit_lsn,
         end_lsn = greatest(c.end_lsn, excluded.end_lsn), updated_at = clock_timestamp()`,
-    ), [slot, formatLsn(progress.commitLsn), formatLsn(progress.endLsn)]);
+      ),
+      [slot, formatLsn(progress.commitLsn), formatLsn(progress.endLsn)],
+    );
   });
   return counts;
 }
 
 function copyStatement(schema: string): string {
-  return inSchema(schema, `copy "bemi".changes (${COLUMNS.map((name) => `"${name}"`).join(", ")}) from stdin`);
+  return inSchema(
+    schema,
+    `copy "bemi".changes (${COLUMNS.map((name) => `"${name}"`).join(", ")}) from stdin`,
+  );
 }
 
 async function writeOne(tx: WorkerSql, schema: string, change: Change, origin: Origin): Promise<number> {

@@ -2,6 +2,7 @@ import { type Command, Option } from "commander";
 import type postgres from "postgres";
 import { BemiError } from "../../errors.ts";
 import { install, status, track, trackableTables, trackAll } from "../../install/mod.ts";
+import { createSlot } from "../../worker/mod.ts";
 import { withConnection } from "../connection.ts";
 import type { Io } from "../io.ts";
 import { type ConnectionOptions, withConnectionOptions } from "../options.ts";
@@ -18,9 +19,8 @@ export function addInit(program: Command, io: Io): void {
     .argument("[table...]", "tables to track, written as in SQL")
     .option("--all", "track every table, and from now on each new one")
     .addOption(
-      new Option("--capture <path>", "how changes are captured").choices(["trigger", "wal"]).default(
-        "trigger",
-      ),
+      new Option("--capture <path>", "by triggers, or by a worker from the Write-Ahead Log")
+        .choices(["trigger", "wal"]).default("trigger"),
     )
     .option("--dry-run", "say what would be done, and do nothing")
     .addHelpText(
@@ -28,14 +28,10 @@ export function addInit(program: Command, io: Io): void {
       `
 Examples:
   bemi init --all
+  bemi init --all --capture wal
   bemi init todos app.lists --database-url postgres://localhost/app`,
     )
     .action(async (tables: string[], options: Options) => {
-      if (options.capture === "wal") {
-        throw new BemiError("usage", "Capture through the Write-Ahead Log is not available in this version", {
-          hint: "Use --capture trigger.",
-        });
-      }
       if (options.all && tables.length > 0) {
         throw new BemiError("usage", "Name tables or pass --all, not both", { hint: "bemi init --all" });
       }
@@ -55,11 +51,17 @@ async function init(sql: postgres.Sql, tables: readonly string[], options: Optio
       ? `Schema "${schema}" is up to date (version ${to})\n`
       : `Schema "${schema}": version ${from} -> ${to}\n`,
   );
+  const { capture } = options;
+  if (capture === "wal") {
+    const { slot, created } = await createSlot(sql, { schema });
+    io.err(`${created ? "Created the replication slot" : "The replication slot is"} ${slot}\n`);
+    await warnOfUnboundedSlot(sql, io);
+  }
   if (options.all) {
-    for (const table of await trackAll(sql, { schema })) io.err(`Tracking ${table}\n`);
+    for (const table of await trackAll(sql, { schema, capture })) io.err(`Tracking ${table}\n`);
   }
   for (const table of tables) {
-    await track(sql, table, { schema });
+    await track(sql, table, { schema, capture });
     io.err(`Tracking ${table}\n`);
   }
   const { tables: tracked, followsDdl } = await status(sql, { schema });
@@ -73,7 +75,18 @@ async function init(sql: postgres.Sql, tables: readonly string[], options: Optio
   io.err(
     tracked.length === 0
       ? "Nothing is tracked yet. Next: bemi track <table>, or bemi init --all\n"
-      : "Next: change something, then: bemi changes\n",
+      : `Next: change something, then: ${capture === "wal" ? "bemi worker --once, and " : ""}bemi changes\n`,
+  );
+}
+
+// A slot keeps WAL for a worker that is down: without a limit until the disk is full.
+async function warnOfUnboundedSlot(sql: postgres.Sql, io: Io): Promise<void> {
+  const [row] = await sql<{ setting: string }[]>`
+    select setting from pg_settings where name = 'max_slot_wal_keep_size'`;
+  if (row?.setting !== "-1") return;
+  io.err(
+    "max_slot_wal_keep_size is not set: while no worker runs, the disk can fill up. As a superuser:\n" +
+      "  alter system set max_slot_wal_keep_size = '10GB'; select pg_reload_conf();\n",
   );
 }
 
@@ -84,6 +97,9 @@ async function plan(sql: postgres.Sql, tables: readonly string[], options: Optio
     throw error;
   });
   const lines = [installed ? `upgrade schema "${schema}" if needed` : `create schema "${schema}"`];
+  if (options.capture === "wal") {
+    lines.push("create the publication and the replication slot where they are missing");
+  }
   if (options.all && installed) {
     lines.push(...(await trackableTables(sql, { schema })).map((table) => `track ${table}`));
   } else if (options.all) lines.push("track every table");

@@ -1,10 +1,11 @@
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { track, untrack } from "../../install/mod.ts";
 import { withConnection } from "../connection.ts";
 import type { Io } from "../io.ts";
 import { type ConnectionOptions, list, withConnectionOptions } from "../options.ts";
 
 interface Options extends ConnectionOptions {
+  readonly capture?: "trigger" | "wal";
   readonly ignore?: string[];
   readonly mask?: string[];
   readonly strict?: boolean;
@@ -14,6 +15,7 @@ export function addTrack(program: Command, io: Io): void {
   withConnectionOptions(program.command("track"))
     .description("track tables, or change how they are tracked")
     .argument("<table...>", "tables, written as in SQL")
+    .addOption(new Option("--capture <path>", "how their changes are captured").choices(["trigger", "wal"]))
     .option("--ignore <columns>", "an UPDATE of these alone records nothing", list)
     .option("--mask <columns>", "leave these out of every copy", list)
     .option("--strict", "a change that cannot be recorded fails")

@@ -1,0 +1,78 @@
+import { type Command, Option } from "commander";
+import { pino } from "pino";
+import { runWorker, type WorkerEvent } from "../../worker/mod.ts";
+import { connectionTarget, type Target } from "../connection.ts";
+import type { Io } from "../io.ts";
+import { type ConnectionOptions, positiveInteger, withConnectionOptions } from "../options.ts";
+
+interface Options extends ConnectionOptions {
+  readonly destinationUrl?: string;
+  readonly mode: "auto" | "poll";
+  readonly slot?: string;
+  readonly once?: true;
+  readonly pollInterval: number;
+}
+
+export function addWorker(program: Command, io: Io): void {
+  withConnectionOptions(program.command("worker"))
+    .description("read the Write-Ahead Log and write the log of changes")
+    .option("--destination-url <url>", "the database that holds the log (default: the same)")
+    .addOption(new Option("--mode <mode>", "how the WAL is read").choices(["auto", "poll"]).default("auto"))
+    .option("--slot <name>", "the replication slot (default: the one that bemi init made)")
+    .option("--once", "end when all that is committed now is in the log")
+    .option("--poll-interval <milliseconds>", "the longest pause when nothing happens", positiveInteger, 1000)
+    .addHelpText(
+      "after",
+      `
+Runs until SIGTERM, which ends the round under way. A second worker stands by, and takes over.
+
+Examples:
+  bemi worker
+  bemi worker --once --destination-url postgres://localhost/audit`,
+    )
+    .action(async (options: Options) => {
+      const logger = pino(
+        {
+          base: null,
+          timestamp: pino.stdTimeFunctions.isoTime,
+          formatters: { level: (level) => ({ level }) },
+        },
+        { write: (line: string) => io.err(line) },
+      );
+      const worker = runWorker({
+        source: driverTarget(connectionTarget(options.databaseUrl, io.env)),
+        destination: options.destinationUrl === undefined
+          ? undefined
+          : driverTarget(connectionTarget(options.destinationUrl, {}, "--destination-url")),
+        schema: options.schema,
+        slot: options.slot,
+        mode: options.mode,
+        once: options.once,
+        pollInterval: options.pollInterval,
+        log: (event) => say(logger, event),
+      });
+      io.onTerminate(() => void worker.stop().catch(() => {}));
+      await worker.finished;
+    });
+}
+
+function driverTarget(target: Target): string | object {
+  return "url" in target ? target.url : target;
+}
+
+const MESSAGES: Readonly<Record<WorkerEvent["kind"], string>> = {
+  started: "Reading the Write-Ahead Log",
+  round: "Changes written",
+  gap: "Part of the Write-Ahead Log was lost before it was read: the gap is recorded",
+  standby: "Another worker holds the slot: standing by",
+  retry: "Trying again",
+  stopped: "Stopped",
+};
+
+function say(logger: pino.Logger, { kind, ...event }: WorkerEvent): void {
+  const fields = Object.fromEntries(
+    Object.entries(event).map(([key, value]) => [key, typeof value === "bigint" ? Number(value) : value]),
+  );
+  const isBad = kind === "gap" || kind === "retry" || ("setAside" in event && event.setAside > 0);
+  logger[isBad ? "warn" : "info"](fields, MESSAGES[kind]);
+}
