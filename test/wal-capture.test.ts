@@ -1,8 +1,11 @@
+import type { PGlite } from "@electric-sql/pglite";
+import postgres from "postgres";
 import { expect, test } from "vitest";
-import { install, track } from "../src/install/mod.ts";
+import { install, maintain, track, uninstall, untrack } from "../src/install/mod.ts";
 import { createSlot, runWorker } from "../src/worker/mod.ts";
-import { onEachServer, type TestDatabase } from "./support/databases.ts";
-import { seen, TODOS } from "./support/todos.ts";
+import { onEachServer, onPglite, type TestDatabase } from "./support/databases.ts";
+import { startServer } from "./support/servers.ts";
+import { type Seen, seen, TODOS } from "./support/todos.ts";
 
 type Real = TestDatabase & { url: string };
 
@@ -75,4 +78,396 @@ onEachServer("capture from the WAL", (open) => {
       },
     ]);
   });
+
+  test("what was rolled back leaves nothing, and its context goes with it", async () => {
+    await using database = await open();
+    await todos(database);
+    await database.port.execute("create function pg_temp.noop() returns void language sql as ''");
+    await database.port.transaction(async (tx) => {
+      await tx.execute(`select set_config('bemi.context', '{"user": "a"}', true);
+        insert into todos (task) values ('kept');
+        savepoint s;
+        select set_config('bemi.context', '{"user": "b"}', true);
+        insert into todos (task) values ('undone');
+        update todos set task = 'undone' where task = 'kept';
+        rollback to s;
+        update todos set is_completed = true where task = 'kept'`);
+    });
+    await database.port.transaction(async (tx) => {
+      await tx.execute("insert into todos (task) values ('never')");
+      throw new Error("back");
+    }).catch(() => {});
+    await catchUp(database);
+    expect((await seen(database.port)).map((c) => [c.operation, c.after.task, c.context.user])).toEqual([
+      ["CREATE", "kept", "a"],
+      ["UPDATE", "kept", "a"],
+    ]);
+  });
+
+  test("rows without a message of their own are marked, and never take a neighbour's context", async () => {
+    await using database = await open();
+    await todos(database);
+    await database.port.transaction(async (tx) => {
+      await tx.execute(`select set_config('bemi.context', '{"user": "a"}', true);
+        insert into todos (task) values ('a');
+        set local session_replication_role = replica;
+        insert into todos (task) values ('still a');
+        set local session_replication_role = origin`);
+      // The event trigger would switch it on again.
+      await tx.execute("set local bemi.reconciling = 'on'");
+      await tx.execute('alter table todos disable trigger "!bemi_context"');
+      await tx.execute("insert into todos (task) values ('a, since the trigger spoke of INSERT before')");
+      await tx.execute("update todos set task = 'unknown' where task = 'a'");
+    });
+    await catchUp(database);
+    expect((await seen(database.port)).map((c) => [c.operation, c.context.user, c.context.db])).toMatchObject(
+      [
+        ["CREATE", "a", { user: "postgres" }],
+        ["CREATE", "a", { user: "postgres" }],
+        ["CREATE", "a", { user: "postgres" }],
+        ["UPDATE", undefined, { context_error: "no message" }],
+      ],
+    );
+  });
+
+  test("COPY, a two-phase transaction and a transaction of many rows come whole, in order, once", async () => {
+    await using database = await open();
+    await todos(database);
+    await database.port.execute(
+      "insert into todos (task) select 'row ' || i from generate_series(1, 1000) i",
+    );
+    await database.port.execute(`copy todos (task) from program 'seq 1 1000'`);
+    await database.db.begin(async (tx) => {
+      await tx`select set_config('bemi.context', '{"user": "2pc"}', true)`;
+      await tx`insert into todos (task) values ('two-phase')`;
+      await tx.prepare(`bemi_${process.pid}_wal`);
+    });
+    await database.port.execute("insert into todos (task) values ('between')");
+    await catchUp(database);
+    expect(await seen(database.port)).toHaveLength(2001);
+    await database.port.execute(`commit prepared 'bemi_${process.pid}_wal'`);
+    await catchUp(database);
+    const changes = await seen(database.port);
+    expect(changes.slice(2000).map((c) => [c.after.task, c.context.user])).toEqual([["between", undefined], [
+      "two-phase",
+      "2pc",
+    ]]);
+    expect(new Set(changes.map((c) => c.key)).size).toBe(2002);
+  });
+
+  test("what is decoded is what was, whatever was renamed or dropped since", async () => {
+    await using database = await open();
+    await todos(database);
+    await database.port.execute("insert into todos (task) values ('a')");
+    await database.port.execute(
+      "alter table todos rename column task to title; alter table todos add column note text default 'n'",
+    );
+    await database.port.execute("update todos set note = 'm'");
+    await database.port.execute("alter table todos rename to tasks; alter table tasks drop column title");
+    await database.port.execute("update tasks set note = 'o'");
+    await database.port.execute("create table gone (id int primary key)");
+    await track(database.db, "gone", { capture: "wal" });
+    await database.port.execute("insert into gone values (1); drop table gone");
+    await catchUp(database);
+    expect((await seen(database.port)).map((c) => [c.table, c.key, Object.keys(c.after).sort().join()]))
+      .toEqual([
+        ["todos", "1", "id,is_completed,list_id,task"],
+        ["todos", "1", "id,is_completed,list_id,note,title"],
+        ["tasks", "1", "id,is_completed,list_id,note"],
+        ["gone", null, "id"],
+      ]);
+  });
+
+  test("a large value that an UPDATE left alone is there all the same", async () => {
+    await using database = await open();
+    await todos(database);
+    await database.port.execute("alter table todos alter task set storage external");
+    await database.port.execute("insert into todos (task) values (repeat('x', 100000))");
+    await database.port.execute("update todos set is_completed = true");
+    await catchUp(database);
+    const [, update] = await seen(database.port);
+    expect([update?.before.task, update?.after.task].map((task) => String(task).length)).toEqual([
+      100000,
+      100000,
+    ]);
+  });
+
+  test("masked columns are nowhere, ignored ones make no change", async () => {
+    await using database = await open();
+    await todos(database);
+    await database.port.execute(
+      "create table people (id int primary key, name text, password text, seen_at int)",
+    );
+    await track(database.db, "people", { capture: "wal", mask: ["password"], ignore: ["seen_at"] });
+    await database.port.execute("insert into people values (1, 'Ann', 's3cret', 1)");
+    await database.port.execute("update people set seen_at = 2");
+    await database.port.execute("update people set password = 's3cret2'");
+    await database.port.execute("alter table people rename password to secret");
+    await database.port.execute("update people set name = 'Bea', secret = 's3cret3'");
+    await catchUp(database);
+    const changes = await seen(database.port);
+    expect(changes.map((c) => [c.operation, c.after.name])).toEqual([["CREATE", "Ann"], ["UPDATE", "Ann"], [
+      "UPDATE",
+      "Bea",
+    ]]);
+    expect(JSON.stringify(changes)).not.toMatch(/s3cret/);
+  });
+
+  test("a change that the log cannot hold is set aside, and the others go on", async () => {
+    await using database = await open();
+    await todos(database);
+    await database.port.execute("create table docs (id int primary key, body json)");
+    await track(database.db, "docs", { capture: "wal" });
+    await database.port.execute(
+      `insert into docs values (1, '{"a": "\\u0000"}'), (2, '{"a": 1}'), (3, '"\\ud800"')`,
+    );
+    await database.port.execute(`insert into docs values (4, '1e400000')`);
+    await database.port.execute("insert into todos (task) values ('goes on')");
+    await catchUp(database);
+    expect((await seen(database.port)).map((c) => [c.table, c.key])).toEqual([["docs", "2"], ["todos", "1"]]);
+    const aside = await database.port.query<{ sqlstate: string; key: string }>(
+      'select sqlstate, substring(change from \'"primary_key":"(\\d+)"\') as key from bemi.set_aside order by 2',
+    );
+    expect(aside).toEqual([{ key: "1", sqlstate: "22P05" }, { key: "3", sqlstate: "22P02" }, {
+      key: "4",
+      sqlstate: "22003",
+    }]);
+    await database.port.execute(
+      `update bemi.set_aside set change = replace(change, '"a": "\\u0000"', '"a": "mended"')`,
+    );
+    expect(await database.port.query("select bemi.retry_set_aside()::int as count")).toEqual([{ count: 1 }]);
+    expect((await seen(database.port)).map((c) => c.key).sort()).toEqual(["1", "1", "2"]);
+  });
+
+  test("a LATIN1 database keeps its characters, in rows and in contexts", async () => {
+    await using database = await open({ encoding: "LATIN1" });
+    await todos(database);
+    await database.port.transaction(async (tx) => {
+      await tx.query("select set_config('bemi.context', $1, true)", ['{"who": "Jörg"}']);
+      await tx.execute("insert into todos (task) values ('Müsli')");
+    });
+    await catchUp(database);
+    const [change] = await seen(database.port);
+    expect([change?.after.task, change?.context.who, change?.context.SQL]).toEqual([
+      "Müsli",
+      "Jörg",
+      "insert into todos (task) values ('Müsli')",
+    ]);
+  });
+
+  test("the slot advances while only untracked tables are written", async () => {
+    await using database = await open();
+    await todos(database);
+    await database.port.execute(
+      "create table noise as select repeat('x', 100) from generate_series(1, 5000)",
+    );
+    await catchUp(database);
+    const [slot] = await database.port.query<{ behind: number }>(
+      "select (pg_current_wal_lsn() - confirmed_flush_lsn)::int as behind from pg_replication_slots where database = current_database()",
+    );
+    expect(slot?.behind).toBeLessThan(100_000);
+  });
+
+  test("the log may be in another database, and two workers write nothing twice", async () => {
+    await using database = await open();
+    await using audit = await open();
+    await todos(database);
+    await install(audit.db);
+    const start = () => runWorker({ source: database.url, destination: audit.url, pollInterval: 50 });
+    await using first = start();
+    await using second = start();
+    for (let i = 0; i < 30; i++) await database.port.execute(`insert into todos (task) values ('${i}')`);
+    await expect.poll(async () => (await seen(audit.port)).length, { timeout: 20_000 }).toBe(30);
+    await first.stop();
+    await database.port.execute("insert into todos (task) values ('30')");
+    await expect.poll(async () => (await seen(audit.port)).length, { timeout: 20_000 }).toBe(31);
+    await second.stop();
+    expect((await seen(audit.port)).map((c) => c.after.task)).toEqual(
+      Array.from({ length: 31 }, (_, i) => String(i)),
+    );
+    expect(await seen(database.port)).toEqual([]);
+  });
+
+  test("capture can change from triggers to the WAL and back, and identities are given back", async () => {
+    await using database = await open();
+    await todos(database, []);
+    const identity = async (): Promise<unknown> =>
+      (await database.port.query<{ i: string }>(
+        "select relreplident::text as i from pg_class where relname = 'todos'",
+      ))[0]?.i;
+    await database.port.execute("alter table todos replica identity nothing");
+    await track(database.db, "todos");
+    await database.port.execute("insert into todos (task) values ('trigger')");
+    await track(database.db, "todos", { capture: "wal" });
+    expect(await identity()).toBe("f");
+    await database.port.execute("insert into todos (task) values ('wal')");
+    await catchUp(database);
+    await track(database.db, "todos", { capture: "trigger" });
+    expect(await identity()).toBe("n");
+    await database.port.execute("insert into todos (task) values ('trigger again')");
+    await catchUp(database);
+    expect((await seen(database.port)).map((c) => c.after.task).sort()).toEqual([
+      "trigger",
+      "trigger again",
+      "wal",
+    ]);
+    await track(database.db, "todos", { capture: "wal" });
+    await untrack(database.db, "todos");
+    expect(await identity()).toBe("n");
+    await maintain(database.db);
+    await uninstall(database.db);
+    expect(await database.port.query("select from pg_replication_slots where database = current_database()"))
+      .toEqual([]);
+    expect(await database.port.query("select from pg_publication")).toEqual([]);
+  });
+
+  test("what is missing is named with its remedy, and nothing is lost in silence", async () => {
+    await using database = await open();
+    await expect(catchUp(database)).rejects.toMatchObject({ code: "schema_missing" });
+    await install(database.db);
+    await expect(catchUp(database)).rejects.toMatchObject({
+      code: "wal_unavailable",
+      hint: expect.stringMatching(/init/),
+    });
+    const { slot } = await createSlot(database.db);
+    expect(await createSlot(database.db)).toEqual({ slot, created: false });
+    await expect(createSlot(database.db, { slot: "No Slot" })).rejects.toMatchObject({ code: "usage" });
+    await database.port.execute(TODOS);
+    await database.port.execute("create unlogged table fleeting (id int primary key)");
+    await expect(track(database.db, "fleeting", { capture: "wal" })).rejects.toMatchObject({
+      code: "not_trackable",
+    });
+    await track(database.db, "todos", { capture: "wal" });
+    await database.port.execute("insert into todos (task) values ('a')");
+    await catchUp(database);
+
+    await database.port.execute("insert into todos (task) values ('b'); drop publication bemi");
+    await expect(catchUp(database)).rejects.toMatchObject({
+      message: expect.stringMatching(/no publication/),
+    });
+    await database.port.query("select pg_drop_replication_slot($1::text)", [slot]);
+    await database.port.query("select bemi.reconcile()");
+    await expect(catchUp(database)).rejects.toMatchObject({
+      message: expect.stringMatching(/no replication slot/),
+    });
+    await createSlot(database.db);
+    await database.port.execute("insert into todos (task) values ('c')");
+    await catchUp(database);
+    expect((await seen(database.port)).map((c) => c.after.task)).toEqual(["a", "c"]);
+    expect(await database.port.query("select reason from bemi.gaps")).toHaveLength(1);
+  });
 });
+
+onPglite("capture from the WAL on PGlite", (open) => {
+  test("is refused before anything is poisoned", async () => {
+    await using database = await open();
+    await install(database.db);
+    await expect(createSlot(database.db as PGlite)).rejects.toMatchObject({ code: "wal_unavailable" });
+  });
+});
+
+test("wal_level and the number of slots are checked, each with its remedy", async () => {
+  for (
+    const [setting, remedy] of [["wal_level=replica", /wal_level/], [
+      "max_replication_slots=0",
+      /max_replication_slots/,
+    ]] as const
+  ) {
+    const server = await startServer("18", ["fsync=off", setting]);
+    try {
+      const sql = postgres(server.url(), { max: 1, onnotice() {} });
+      await install(sql);
+      await expect(createSlot(sql)).rejects.toMatchObject({
+        code: "wal_unavailable",
+        hint: expect.stringMatching(remedy),
+      });
+      await sql.end();
+    } finally {
+      await server.remove();
+    }
+  }
+});
+
+// One workload, captured by triggers and from the WAL. Between keys the order is free; each key's is not.
+const WORKLOAD: readonly string[] = [
+  "insert into lists values (1, 'one'), (2, 'two'), (3, 'three')",
+  "insert into todos (id, task, list_id) select i, 'task ' || i, 1 + i % 3 from generate_series(1, 12) i",
+  "insert into todos (id, task) values (1, 'again'), (20, 'new') on conflict (id) do update set task = excluded.task",
+  "update todos set task = task where id < 5",
+  "update todos set id = id + 100 where id > 10",
+  "with gone as (delete from todos where id = 2 returning *) insert into todos select id + 200, task, true, list_id from gone",
+  `merge into todos t using (values (3, 'merged'), (300, 'made')) s (id, task) on t.id = s.id
+    when matched then update set task = s.task when not matched then insert (id, task) values (s.id, s.task)`,
+  "delete from lists where id = 2",
+  "insert into parts values (1, 1, 'a'), (2, 1, 'b'), (3, 2, 'c')",
+  "update parts set k = 2 where id <= 2",
+  "update parts_2 set v = 'leaf' where id = 3",
+  "delete from parts_2 where id = 1",
+  "truncate parts_1",
+  "insert into audited values (1, 'x'), (2, 'y')",
+  "update audited set v = v || '!'",
+  "insert into keyless values (1, 'a'), (1, 'a')",
+  "delete from keyless where ctid = (select min(ctid) from keyless)",
+  "insert into base values (1, 'base'); insert into child values (2, 'child', 'more')",
+  "update base set v = upper(v)",
+  'insert into "Odd ""Name""" values (1, 2, 3)',
+  'update "Odd ""Name""" set "new" = 9',
+  "truncate lists cascade",
+];
+
+const TABLES = `${TODOS}
+  create table parts (id int, k int, v text, primary key (id, k)) partition by list (k);
+  create table parts_1 partition of parts for values in (1);
+  create table parts_2 (v text, k int not null, id int not null, primary key (id, k));
+  alter table parts attach partition parts_2 for values in (2);
+  create table audited (id int primary key, v text);
+  create function touch() returns trigger language plpgsql as $$ begin
+    if pg_trigger_depth() = 1 then update audited set v = v || '+' where id = new.id; end if; return null; end $$;
+  create trigger touch after insert on audited for each row execute function touch();
+  create table keyless (a int, b text);
+  create table base (id int primary key, v text);
+  create table child (extra text) inherits (base);
+  create table "Odd ""Name""" (x int, "new" int, "Old N" int primary key);
+`;
+
+onEachServer("one workload through both captures", (open) => {
+  test("gives the same changes, each key's in the same order, with the same contexts", async () => {
+    const found: Record<string, string[]>[] = [];
+    for (const capture of ["trigger", "wal"] as const) {
+      await using database = await open();
+      await install(database.db);
+      if (capture === "wal") await createSlot(database.db);
+      await database.port.execute(TABLES);
+      for (const table of ["lists", "todos", "parts", "audited", "keyless", "base", '"Odd ""Name"""']) {
+        await track(database.db, table, { capture });
+      }
+      for (const [i, statement] of WORKLOAD.entries()) {
+        await database.port.transaction(async (tx) => {
+          await tx.execute("set local timezone = 'UTC'");
+          await tx.query("select set_config('bemi.context', $1, true)", [JSON.stringify({ step: i })]);
+          await tx.execute(statement);
+        });
+      }
+      if (capture === "wal") await catchUp(database);
+      const histories: Record<string, string[]> = {};
+      for (const change of await seen(database.port)) {
+        (histories[`${change.table} ${keyInHistory(change)}`] ??= []).push(JSON.stringify([
+          change.operation,
+          change.former,
+          sorted(change.before),
+          sorted(change.after),
+          change.context.step,
+        ]));
+      }
+      found.push(histories);
+    }
+    expect(found[1]).toEqual(found[0]);
+    expect(Object.values(found[0] ?? {}).flat().length).toBeGreaterThan(50);
+  });
+});
+
+const keyInHistory = (change: Seen): string =>
+  change.key ?? (change.operation === "TRUNCATE" ? "all" : "none");
+
+const sorted = (row: Record<string, unknown>): unknown =>
+  Object.entries(row).sort(([a], [b]) => a < b ? -1 : 1);

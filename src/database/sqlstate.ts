@@ -2,6 +2,7 @@
 export const SQLSTATE = {
   adminShutdown: "57P01",
   activeSqlTransaction: "25001",
+  configurationLimitExceeded: "53400",
   deadlockDetected: "40P01",
   duplicateSchema: "42P06",
   featureNotSupported: "0A000",

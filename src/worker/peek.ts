@@ -1,7 +1,7 @@
 import { Buffer } from "node:buffer";
 import { BemiError } from "../errors.ts";
 import { formatLsn, type Lsn } from "./decode.ts";
-import { copyOut, quoteLiteral, type WorkerSql } from "./sql.ts";
+import { copyOut, inTransaction, quoteLiteral, type WorkerSql } from "./sql.ts";
 import { VALUE_SETTINGS } from "./values.ts";
 
 /** One message of the slot: where it stands, and its bytes, valid until the next one. */
@@ -22,7 +22,7 @@ export interface PeekOptions {
  */
 export async function* peek(sql: WorkerSql, options: PeekOptions): AsyncGenerator<PeekedMessage[]> {
   const batches = pass<PeekedMessage[]>();
-  const finished = sql.begin(async (tx: WorkerSql) => {
+  const finished = inTransaction(sql, async (tx) => {
     const settings = Object.entries({
       ...VALUE_SETTINGS,
       statement_timeout: "0",

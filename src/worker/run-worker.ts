@@ -203,11 +203,20 @@ async function prepare(
   };
 }
 
+// The checkpoint's row is what two workers meet at, so it is there from the start.
 // A slot that is past what the log has seen: made anew, or advanced by somebody else. What lies between is lost.
 async function recordGap(round: RoundOptions, log: (event: WorkerEvent) => void): Promise<void> {
   const { source, origin, destination, destinationSchema } = round;
   const { confirmed } = await slotState(source);
   const db = connect(destination as unknown as PostgresLike);
+  await db.query(
+    inSchema(
+      destinationSchema,
+      `insert into "bemi".checkpoints (source_id, slot, end_lsn)
+      values ($1::text::integer, $2::text, $3::text::pg_lsn) on conflict do nothing`,
+    ),
+    [String(origin.sourceId), source.slot, formatLsn(confirmed)],
+  );
   const [row] = await db.query<{ end_lsn: string }>(
     inSchema(
       destinationSchema,

@@ -70,7 +70,8 @@ function explained(error: unknown, slot: string): unknown {
           cause: error,
         },
       );
-    case "53400":
+    case SQLSTATE.configurationLimitExceeded:
+    case SQLSTATE.objectNotInPrerequisiteState:
       return new BemiError("wal_unavailable", `No replication slot is free for "${slot}"`, {
         hint:
           "Raise max_replication_slots and restart PostgreSQL, or drop a slot that nobody uses: see pg_replication_slots.",

@@ -9,15 +9,50 @@ export interface WorkerSql {
   end(options?: { timeout?: number }): Promise<void>;
 }
 
+const CONNECTION_LOST = /^(?:CONNECTION_|ECONN|EPIPE|57P0|08)/;
+
+/**
+ * `sql.begin`, which in postgres.js 3.4.9 sends ROLLBACK on a connection that is gone too, and with that ends the
+ * process. Here a lost connection gets a moment to be noticed, and then nothing more is sent on it.
+ */
+export async function inTransaction<R>(sql: WorkerSql, fn: (tx: WorkerSql) => Promise<R>): Promise<R> {
+  let isOver = false;
+  const running = sql.begin(async (tx: WorkerSql) => {
+    try {
+      return await fn(tx);
+    } catch (error) {
+      if (CONNECTION_LOST.test(String((error as { code?: unknown } | null)?.code))) {
+        await new Promise((done) => setTimeout(done, 1000));
+        if (isOver) await new Promise(() => {});
+      }
+      throw error;
+    }
+  });
+  try {
+    return await running as R;
+  } finally {
+    isOver = true;
+  }
+}
+
 interface CopyQuery {
   readable(): Promise<Readable>;
   writable(): Promise<Writable>;
+  resolve: (value: unknown) => void;
   reject: (error: unknown) => void;
 }
 
 /** The rows of a COPY … TO STDOUT, as they come; leaving early destroys the stream. */
 export async function* copyOut(tx: Pick<WorkerSql, "unsafe">, statement: string): AsyncGenerator<Uint8Array> {
-  const stream = await (tx.unsafe(statement) as CopyQuery).readable();
+  const query = tx.unsafe(statement) as CopyQuery;
+  const { resolve } = query;
+  query.resolve = (value) => {
+    query.resolve = resolve;
+    // An error may come with the first bytes, before anybody could listen; reading meets it all the same.
+    (value as Readable).on("error", () => {});
+    resolve(value);
+  };
+  const stream = await query.readable();
   for await (const chunk of stream) yield chunk as Uint8Array;
   // The driver may have paused its socket with the last rows, and only a read resumes it.
   stream._read(0);

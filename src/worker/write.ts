@@ -1,7 +1,7 @@
 import { inSchema } from "../install/schema.ts";
 import { changeId, changeJson, COLUMNS, copyLine, type Origin } from "./encode.ts";
 import { formatLsn, type Lsn, parseLsn } from "./decode.ts";
-import { type CopyIn, copyIn, type WorkerSql } from "./sql.ts";
+import { type CopyIn, copyIn, inTransaction, type WorkerSql } from "./sql.ts";
 import type { Change } from "./stitch.ts";
 
 /** Puts changes into the log, within one transaction of the destination. */
@@ -43,7 +43,7 @@ export async function inWriteTransaction(
 ): Promise<{ written: number; setAside: number }> {
   const { schema, slot, origin, isCareful } = options;
   let counts = { written: 0, setAside: 0 };
-  await sql.begin(async (tx: WorkerSql) => {
+  await inTransaction(sql, async (tx) => {
     await tx.unsafe(
       `select set_config('synchronous_commit', 'on', true), set_config('client_encoding', 'UTF8', true),
       set_config('search_path', 'pg_catalog', true), set_config('statement_timeout', '0', true),

@@ -1,0 +1,163 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { install, track } from "../src/install/mod.ts";
+import { createSlot, runWorker } from "../src/worker/mod.ts";
+import { onEachServer } from "./support/databases.ts";
+
+// Column types with values that are hard somewhere: each row's image is compared with to_jsonb of the row itself.
+const VALUES: Readonly<Record<string, readonly string[]>> = {
+  boolean: ["true", "false"],
+  smallint: ["-32768"],
+  bigint: ["9223372036854775807", "-9223372036854775808"],
+  real: ["1.1", "'NaN'", "'-Infinity'", "1e20", "-0.0", "1e-30"],
+  "double precision": ["0.1::float8 + 0.2::float8", "'Infinity'", "1e300", "5e-324"],
+  numeric: ["1.50", "'NaN'", "123456789012345678901234567890.123456789", "-0.000001", "1e50"],
+  money: ["'$1,234.56'"],
+  oid: ["4294967295"],
+  text: [
+    "'plain'",
+    "''",
+    "E'tab\\tnew\\nline \\\\ \"quote\" '' \\u2028 \\U0001F600'",
+    "repeat('long ', 3000)",
+  ],
+  "char(5)": ["'ab'"],
+  varchar: ["'NULL'"],
+  name: ["'a name'"],
+  bytea: ["'\\x00ff10'", "''"],
+  uuid: ["'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'"],
+  date: ["'2026-02-28'", "'infinity'", "'0044-03-15 BC'", "'12345-01-01'"],
+  time: ["'12:34:56.789'", "'24:00'"],
+  timetz: ["'12:34:56+05:30'"],
+  timestamp: ["'2026-11-01 12:00:00.123456'", "'infinity'", "'-infinity'", "'0044-03-15 01:02:03 BC'"],
+  timestamptz: [
+    "'2026-11-01 12:00:00.5+02'",
+    "'-infinity'",
+    "'0044-03-15 01:02:03+00 BC'",
+    "'12345-06-07 00:00+00'",
+  ],
+  interval: ["'1 year 2 mons -3 days 04:05:06.7'"],
+  inet: ["'10.0.0.1/8'"],
+  cidr: ["'10.0.0.0/8'"],
+  macaddr: ["'08:00:2b:01:02:03'"],
+  bit: ["B'1'"],
+  "varbit(9)": ["B'10101'"],
+  xml: ["'<a b=\"c\">d</a>'"],
+  json: ['\'{"a": 12345678901234567890, "b": [1.50, null]}\'', "' [1 , 2]\n'", "'null'"],
+  jsonb: ["'{\"a\": 12345678901234567890.10}'", "'\"text\"'", "'null'"],
+  tsvector: ["'a:1 b:2'"],
+  int4range: ["'[1,5)'", "'empty'"],
+  tstzrange: ["'[2026-01-01 00:00+00,)'"],
+  point: ["'(1,2)'"],
+  box: ["'((1,1),(0,0))'"],
+  mood: ["'so so'"],
+  "int[]": ["'{1,NULL,3}'", "'{}'", "'{{1,2},{3,4}}'", "'[0:1]={7,8}'"],
+  "text[]": ["array['a,b', 'c\"d', 'e\\f', 'NULL', null, '', '{}', ' x ']"],
+  "timestamptz[]": ["array['2026-01-01 00:00+00'::timestamptz, 'infinity']"],
+  "jsonb[]": ["array['{\"a\": \"x,y\"}'::jsonb, 'null']"],
+  "boolean[]": ["'{t,f,NULL}'"],
+  "box[]": ["array['((1,1),(0,0))'::box, '((2,2),(0,0))']"],
+  "mood[]": ["array['so so', 'happy']::mood[]"],
+  address: [
+    "row('a \"street\", no. 1', null, array['x','y,z'], 1.50)",
+    "row(null, null, null, null)",
+    "row('', null, '{}', 'NaN')",
+    "row('(,)', 0, null, '0.00')",
+  ],
+  "address[]": ["array[row('a,b', 1, '{q}', 2)::address, null]"],
+  positive: ["7"],
+  "positive[]": ["'{1,2}'"],
+  tags: ["'{a,b}'"],
+  hstore: ['\'a=>1, "b c"=>NULL, d=>"x\\"y\\\\z"\'', "''"],
+  citext: ["'MiXed'"],
+};
+
+onEachServer("values in the log", (open) => {
+  test("are what to_jsonb gives, for every type, by INSERT, UPDATE and DELETE", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await install(db);
+    await createSlot(db);
+    await port.execute(`
+      create extension hstore; create extension citext;
+      create type mood as enum ('sad', 'so so', 'happy');
+      create type address as (street text, number int, tags text[], price numeric);
+      create domain positive as int check (value > 0);
+      create domain tags as text[];
+      set timezone = 'UTC'`);
+    const cases = Object.entries(VALUES).flatMap(([type, values], i) =>
+      values.map((value, j) => ({ type, value, table: `v_${i}_${j}` }))
+    );
+    for (const { type, table } of cases) {
+      await port.execute(`create table ${table} (id int primary key, "Value x" ${type})`);
+      await track(db, table, { capture: "wal" });
+    }
+    await port.execute("create table expected (name text, step text, row jsonb)");
+    await port.transaction(async (tx) => {
+      await tx.execute("set local timezone = 'UTC'");
+      for (const { type, value, table } of cases) {
+        await tx.execute(`insert into ${table} values (1, (${value})::${type}), (2, null);
+          insert into expected select '${table}', 'CREATE', to_jsonb(t.*) from ${table} t where id = 1;
+          update ${table} set id = 3 where id = 1;
+          insert into expected select '${table}', 'UPDATE', to_jsonb(t.*) from ${table} t where id = 3;
+          delete from ${table} where id = 3`);
+      }
+    });
+    await runWorker({ source: database.url, once: true }).finished;
+    const wrong = await port.query(`
+      select e.name, e.step, e.row::text as expected, c.after::text as found
+      from expected e left join bemi.changes c on c."table" = e.name and c.operation = e.step and c.primary_key <> '2'
+      where c.after is distinct from e.row
+      union all
+      select e.name, 'DELETE', e.row::text, c.before::text
+      from expected e left join bemi.changes c on c."table" = e.name and c.operation = 'DELETE'
+      where e.step = 'UPDATE' and c.before is distinct from e.row`);
+    expect(
+      wrong.map((row) => ({ ...row, type: cases.find((c) => c.table === (row as { name: string }).name) })),
+    ).toEqual([]);
+    expect(await port.query("select * from bemi.set_aside")).toEqual([]);
+  });
+
+  test("are what to_jsonb gives, for any text, JSON, number and nesting of arrays", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await install(db);
+    await createSlot(db);
+    await port.execute(`
+      create type pair as (a text, b text[]);
+      create table vs (id int primary key, t text, j json, n numeric, ts text[], p pair, ps pair[])`);
+    await track(db, "vs", { capture: "wal" });
+    const safe = fc.string({ unit: "binary", maxLength: 12 }).map((s) =>
+      Buffer.from(s.replaceAll("\0", "")).toString()
+    );
+    const hostile = fc.oneof(
+      safe,
+      fc.constantFrom("NULL", "null", "", "{}", '"', "\\", ",", "(", ")", " ", "\n", "\t", "\\N", "\\."),
+    );
+    const rows = fc.sample(
+      fc.record({
+        t: hostile,
+        j: fc.json().filter((json) => !/\\u(?:0000|d[89a-f])/i.test(json)),
+        n: fc.double({ noNaN: true, noDefaultInfinity: true }).map(String),
+        ts: fc.array(fc.option(hostile), { maxLength: 4 }),
+      }),
+      { numRuns: 200, seed: 7 },
+    );
+    await port.transaction(async (tx) => {
+      for (const [i, row] of rows.entries()) {
+        await tx.query(
+          `insert into vs select $1::text::int, $2, $3::text::json, $4::text::numeric, a.ts, row($2, a.ts)::pair,
+            array[row($2, a.ts)::pair, null, row(null, null)::pair]
+          from (select array(select e from jsonb_array_elements_text($5::text::jsonb) with ordinality as x (e, i) order by i) as ts) a`,
+          [String(i), row.t, row.j, row.n, JSON.stringify(row.ts)],
+        );
+      }
+    });
+    await runWorker({ source: database.url, once: true }).finished;
+    expect(
+      await port.query(`
+      select v.id, to_jsonb(v.*)::text as expected, c.after::text as found
+      from vs v left join bemi.changes c on c."table" = 'vs' and c.primary_key = v.id::text
+      where c.after is distinct from to_jsonb(v.*)`),
+    ).toEqual([]);
+  });
+});
