@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import postgres from "postgres";
 import { expect, test } from "vitest";
@@ -6,6 +6,7 @@ import { connect } from "../src/database/connect.ts";
 import { install, track } from "../src/install/mod.ts";
 import { createSlot, runWorker } from "../src/worker/mod.ts";
 import { inTransaction } from "../src/worker/sql.ts";
+import { onEachServer } from "./support/databases.ts";
 import { startServer } from "./support/servers.ts";
 import { seen } from "./support/todos.ts";
 
@@ -131,3 +132,41 @@ test(
   },
   120_000,
 );
+
+onEachServer("bemi-poll", (open) => {
+  test("says what it does as JSON lines on stderr, ends the round at SIGTERM and exits 0", async () => {
+    await using database = await open();
+    await install(database.db);
+    await createSlot(database.db);
+    await database.port.execute("create table items (id int primary key, v text)");
+    await track(database.db, "items", { capture: "wal" });
+    const child = spawn(process.execPath, [bin, "--database-url", database.url], {
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    let [out, err] = ["", ""];
+    child.stdout.on("data", (chunk) => out += String(chunk));
+    child.stderr.on("data", (chunk) => err += String(chunk));
+    const ended = new Promise<number | null>((done) => child.once("exit", done));
+    await database.port.execute("insert into items values (1, 's3cret')");
+    await expect.poll(() => err, { timeout: 20_000 }).toMatch(/"written":1/);
+    child.kill("SIGTERM");
+    expect(await ended).toBe(0);
+    const lines = err.trim().split("\n").map((line) => JSON.parse(line) as { level: string; msg: string });
+    expect(lines.map((line) => line.msg)).toEqual([
+      "Reading the Write-Ahead Log",
+      "Changes written",
+      "Stopped",
+    ]);
+    expect(out).toBe("");
+    expect(err).not.toMatch(/s3cret/);
+  });
+
+  test("exits 1 where the slot is gone, and 4 where nothing is installed, each with the remedy", async () => {
+    await using database = await open();
+    const run = () =>
+      spawnSync(process.execPath, [bin, "--once", "--database-url", database.url], { encoding: "utf8" });
+    expect(run()).toMatchObject({ status: 4, stderr: expect.stringMatching(/bemi init/) });
+    await install(database.db);
+    expect(run()).toMatchObject({ status: 1, stderr: expect.stringMatching(/bemi init --capture wal/) });
+  });
+});
