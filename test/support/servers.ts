@@ -90,7 +90,7 @@ function ready(child: ChildProcess): Promise<void> {
 }
 
 // initdb and postgres refuse to run as root.
-function unprivileged(): { uid: number; gid: number } | undefined {
+export function unprivileged(): { uid: number; gid: number } | undefined {
   if (process.getuid?.() !== 0) return undefined;
   for (const name of ["postgres", "nobody"]) {
     const [uid, gid] = ["-u", "-g"].map((flag) =>
@@ -101,7 +101,7 @@ function unprivileged(): { uid: number; gid: number } | undefined {
   return { uid: 65534, gid: 65534 };
 }
 
-function freePort(): Promise<number> {
+export function freePort(): Promise<number> {
   return new Promise((done, fail) => {
     const probe = createServer().once("error", fail).listen(0, "127.0.0.1", () => {
       const address = probe.address();
