@@ -1,6 +1,12 @@
 import { ingest } from "./ingest.ts";
+import { overhead } from "./overhead.ts";
+import { poll } from "./poll.ts";
 
-const benches: Readonly<Record<string, (version: string) => Promise<void>>> = { ingest };
+const benches: Readonly<Record<string, (version: string) => Promise<void>>> = {
+  ingest,
+  overhead,
+  poll,
+};
 
 // npm run bench -- ingest   (all of them without a name; BENCH_SERVER=15 for another version)
 const names = process.argv.length > 2 ? process.argv.slice(2) : Object.keys(benches);
