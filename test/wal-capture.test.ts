@@ -268,6 +268,18 @@ onEachServer("capture from the WAL", (open) => {
     expect(slot?.behind).toBeLessThan(100_000);
   });
 
+  test("the worker makes partitions ahead", async () => {
+    await using database = await open();
+    await todos(database);
+    const partitions = async (): Promise<number> =>
+      (await database.port.query("select from pg_inherits where inhparent = 'bemi.changes'::regclass"))
+        .length;
+    const before = await partitions();
+    await database.port.execute("update bemi.settings set partitions_ahead = 6");
+    await catchUp(database);
+    expect(await partitions()).toBe(before + 3);
+  });
+
   test("the log may be in another database, and two workers write nothing twice", async () => {
     await using database = await open();
     await using audit = await open();

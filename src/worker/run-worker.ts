@@ -1,6 +1,7 @@
 import { SQLSTATE, sqlstateOf } from "../database/sqlstate.ts";
 import { BemiError } from "../errors.ts";
 import { DEFAULT_SCHEMA } from "../identifiers.ts";
+import { maintain } from "../install/maintain.ts";
 import { inSchema, requireInstalled } from "../install/schema.ts";
 import { connect } from "../database/connect.ts";
 import type { PostgresLike } from "../database/port.ts";
@@ -51,6 +52,7 @@ export type WorkerEvent =
     readonly lag: bigint;
   }
   | { readonly kind: "gap"; readonly from: string; readonly to: string }
+  | { readonly kind: "maintenance-failed"; readonly code: string }
   | { readonly kind: "standby"; readonly slot: string }
   | { readonly kind: "retry"; readonly code: string; readonly delay: number }
   | { readonly kind: "stopped"; readonly written: number };
@@ -127,6 +129,19 @@ async function run(options: WorkerOptions, signal: AbortSignal): Promise<void> {
   log({ kind: "stopped", written });
 }
 
+const MAINTENANCE_INTERVAL = 3_600_000;
+
+// Partitions ahead, and retention. A change finds its place without: it is not worth stopping for.
+async function makePartitions(round: RoundOptions, log: (event: WorkerEvent) => void): Promise<void> {
+  try {
+    await maintain(round.destination as unknown as PostgresLike, { schema: round.destinationSchema });
+  } catch (error) {
+    const code = codeOf(error);
+    if (TRANSIENT.test(code)) throw error;
+    log({ kind: "maintenance-failed", code });
+  }
+}
+
 /** Works until told to stop, done, or an error. Connections live as long. */
 async function session(
   options: WorkerOptions,
@@ -146,8 +161,13 @@ async function session(
     const goal = once ? (await slotState(round.source)).flushed : undefined;
     await recordGap(round, log);
     let interval = 100;
+    let maintainedAt = 0;
     while (!signal.aborted) {
       const start = Date.now();
+      if (start - maintainedAt > MAINTENANCE_INTERVAL) {
+        maintainedAt = start;
+        await makePartitions(round, log);
+      }
       const result: RoundResult = await pollRound(round);
       report(result.written);
       if (result.written > 0 || result.setAside > 0) {

@@ -64,6 +64,7 @@ const MESSAGES: Readonly<Record<WorkerEvent["kind"], string>> = {
   started: "Reading the Write-Ahead Log",
   round: "Changes written",
   gap: "Part of the Write-Ahead Log was lost before it was read: the gap is recorded",
+  "maintenance-failed": "The partitions could not be looked after: run bemi maintain as the owner",
   standby: "Another worker holds the slot: standing by",
   retry: "Trying again",
   stopped: "Stopped",
@@ -73,6 +74,7 @@ function say(logger: pino.Logger, { kind, ...event }: WorkerEvent): void {
   const fields = Object.fromEntries(
     Object.entries(event).map(([key, value]) => [key, typeof value === "bigint" ? Number(value) : value]),
   );
-  const isBad = kind === "gap" || kind === "retry" || ("setAside" in event && event.setAside > 0);
+  const isBad = kind === "gap" || kind === "retry" || kind === "maintenance-failed" ||
+    ("setAside" in event && event.setAside > 0);
   logger[isBad ? "warn" : "info"](fields, MESSAGES[kind]);
 }
