@@ -2,6 +2,7 @@ import { Command, CommanderError } from "commander";
 import { onWarning } from "../context/warn.ts";
 import { addChanges } from "./commands/changes.ts";
 import { addDemo } from "./commands/demo.ts";
+import { addGenerate } from "./commands/generate.ts";
 import { addInit } from "./commands/init.ts";
 import { addMaintain } from "./commands/maintain.ts";
 import { addMigrate } from "./commands/migrate.ts";
@@ -38,6 +39,7 @@ export async function main(args: readonly string[], io: Io): Promise<number> {
       addStatus,
       addMigrate,
       addMaintain,
+      addGenerate,
       addUninstall,
     ]
   ) add(program, io);

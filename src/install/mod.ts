@@ -7,6 +7,7 @@ export { install, SCHEMA_VERSION } from "./install.ts";
 export type { InstallResult, SchemaOptions } from "./install.ts";
 export { maintain } from "./maintain.ts";
 export type { MaintenanceStep } from "./maintain.ts";
+export { rolesSql } from "./roles.ts";
 export { status } from "./status.ts";
 export type { Status, TrackedTable } from "./status.ts";
 export { track, trackableTables, trackAll, untrack } from "./track.ts";
