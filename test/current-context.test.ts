@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { onEachDatabase, onEachServer, type TestDatabase } from "./support/databases.ts";
-import { install, track } from "../src/install/mod.ts";
+import { install, track } from "./support/installation.ts";
 import { seen, TODOS } from "./support/todos.ts";
 
 async function todos(database: TestDatabase): Promise<void> {

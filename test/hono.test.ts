@@ -3,7 +3,7 @@ import { stream } from "hono/streaming";
 import { expect, expectTypeOf, test } from "vitest";
 import { mergeContext, onWarning } from "../mod.ts";
 import { withBemi } from "../src/adapters/pglite.ts";
-import { install, track } from "../src/install/mod.ts";
+import { install, track } from "./support/installation.ts";
 import { bemi } from "../src/middleware/hono.ts";
 import { onPglite } from "./support/databases.ts";
 import { seen, TODOS } from "./support/todos.ts";

@@ -4,7 +4,7 @@ import { mergeContext, withContext } from "../mod.ts";
 import { onWarning } from "../src/context/warn.ts";
 import { withBemi } from "../src/adapters/pglite.ts";
 import { statementKind } from "../src/adapters/statement-kind.ts";
-import { install, track } from "../src/install/mod.ts";
+import { install, track } from "./support/installation.ts";
 import { onPglite, type TestDatabase } from "./support/databases.ts";
 import { seen, TODOS } from "./support/todos.ts";
 

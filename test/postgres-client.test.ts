@@ -7,7 +7,7 @@ import type postgres from "postgres";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { mergeContext, onWarning, withContext } from "../mod.ts";
 import { withBemi } from "../src/adapters/postgres.ts";
-import { install, track } from "../src/install/mod.ts";
+import { install, track } from "./support/installation.ts";
 import { onEachServer, type TestDatabase } from "./support/databases.ts";
 import { seen, TODOS } from "./support/todos.ts";
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { install, track, untrack } from "../src/install/mod.ts";
+import { BEMI, install, OWN_NAME, track, untrack } from "./support/installation.ts";
 import { onEachDatabase, onEachServer, type TestDatabase } from "./support/databases.ts";
 import { seen, story, TODOS } from "./support/todos.ts";
 
@@ -221,7 +221,7 @@ onEachDatabase("trigger capture", (open, server) => {
     await tracking(database, "create table todos (id int primary key, task text)", "todos");
     await database.port.execute("insert into todos values (1, 'a'), (2, 'b'), (3, 'c')");
     await database.port.execute(sql);
-    await database.port.query("select bemi.reconcile()");
+    await database.port.query(`select ${BEMI}.reconcile()`);
     for (
       const statement of [
         "insert into todos values (4, 'd'), (5, 'e'), (6, 'f')",
@@ -278,7 +278,7 @@ onEachDatabase("trigger capture", (open, server) => {
       update todos_us set task = 'C' where id = 3;
       update todos set region = 'us' where id = 1;
       create table todos_asia partition of todos for values in ('asia')`);
-    if (server !== "PGlite") await database.port.query("select bemi.reconcile()");
+    if (server !== "PGlite") await database.port.query(`select ${BEMI}.reconcile()`);
     await database.port.execute(`
       insert into todos_asia values ('asia', 4, 'd');
       delete from todos where id = 4;
@@ -392,7 +392,7 @@ onEachDatabase("trigger capture", (open, server) => {
     await track(database.db, "todos", { strict: true });
     await expect(database.port.execute("update todos set id = 2")).rejects.toMatchObject({ code: "22P05" });
     await track(database.db, "todos", { strict: false });
-    await database.port.execute("drop table bemi.changes cascade");
+    await database.port.execute(`drop table ${BEMI}.changes cascade`);
     await database.port.execute("update todos set id = 3");
     expect(await database.port.query("select id from todos")).toEqual([{ id: 3 }]);
   });
@@ -453,7 +453,7 @@ onEachDatabase("trigger capture", (open, server) => {
       database,
       `${TODOS} create view open_todos as select * from todos; create temporary table scratch (id int)`,
     );
-    for (const table of ["open_todos", "pg_class", "bemi.changes", "scratch"]) {
+    for (const table of ["open_todos", "pg_class", `${BEMI}.changes`, "scratch"]) {
       await expect(track(database.db, table)).rejects.toMatchObject({ code: "not_trackable" });
     }
     for (const table of ["nope", "a.b.c.d", 'un"closed', ""]) {
@@ -490,15 +490,15 @@ onEachServer("trigger capture", (open) => {
     await sql`update todos set task = 'Eat'`;
     for (
       const statement of [
-        "select from bemi.changes",
+        `select from ${BEMI}.changes`,
         "select from public.changes",
-        "delete from bemi.changes",
-        "truncate bemi.changes",
-        "select bemi.untrack('todos')",
-        "select bemi.write_gap('todos'::regclass, 'CREATE', '00000')",
+        `delete from ${BEMI}.changes`,
+        `truncate ${BEMI}.changes`,
+        `select ${BEMI}.untrack('todos')`,
+        `select ${BEMI}.write_gap('todos'::regclass, 'CREATE', '00000')`,
         "alter table todos disable trigger all",
-        'drop trigger "!bemi_insert" on todos',
-        "select from bemi.maintain()",
+        `drop trigger "!${OWN_NAME}_insert" on todos`,
+        `select from ${BEMI}.maintain()`,
       ]
     ) {
       await expect(sql.unsafe(statement), statement).rejects.toMatchObject({ code: "42501" });

@@ -1,8 +1,17 @@
 import type { PGlite } from "@electric-sql/pglite";
 import postgres from "postgres";
 import { expect, test } from "vitest";
-import { install, maintain, track, uninstall, untrack } from "../src/install/mod.ts";
-import { createSlot, runWorker } from "../src/worker/mod.ts";
+import {
+  BEMI,
+  createSlot,
+  install,
+  maintain,
+  OWN_NAME,
+  runWorker,
+  track,
+  uninstall,
+  untrack,
+} from "./support/installation.ts";
 import { onEachServer, onPglite, type TestDatabase } from "./support/databases.ts";
 import { startServer } from "./support/servers.ts";
 import { type Seen, seen, TODOS } from "./support/todos.ts";
@@ -115,7 +124,7 @@ onEachServer("capture from the WAL", (open) => {
         set local session_replication_role = origin`);
       // The event trigger would switch it on again.
       await tx.execute("set local bemi.reconciling = 'on'");
-      await tx.execute('alter table todos disable trigger "!bemi_context"');
+      await tx.execute(`alter table todos disable trigger "!${OWN_NAME}_context"`);
       await tx.execute("insert into todos (task) values ('a, since the trigger spoke of INSERT before')");
       await tx.execute("update todos set task = 'unknown' where task = 'a'");
     });
@@ -226,16 +235,18 @@ onEachServer("capture from the WAL", (open) => {
     await catchUp(database);
     expect((await seen(database.port)).map((c) => [c.table, c.key])).toEqual([["docs", "2"], ["todos", "1"]]);
     const aside = await database.port.query<{ sqlstate: string; key: string }>(
-      'select sqlstate, substring(change from \'"primary_key":"(\\d+)"\') as key from bemi.set_aside order by 2',
+      `select sqlstate, substring(change from '"primary_key":"(\\d+)"') as key from ${BEMI}.set_aside order by 2`,
     );
     expect(aside).toEqual([{ key: "1", sqlstate: "22P05" }, { key: "3", sqlstate: "22P02" }, {
       key: "4",
       sqlstate: "22003",
     }]);
     await database.port.execute(
-      `update bemi.set_aside set change = replace(change, '"a": "\\u0000"', '"a": "mended"')`,
+      `update ${BEMI}.set_aside set change = replace(change, '"a": "\\u0000"', '"a": "mended"')`,
     );
-    expect(await database.port.query("select bemi.retry_set_aside()::int as count")).toEqual([{ count: 1 }]);
+    expect(await database.port.query(`select ${BEMI}.retry_set_aside()::int as count`)).toEqual([{
+      count: 1,
+    }]);
     expect((await seen(database.port)).map((c) => c.key).sort()).toEqual(["1", "1", "2"]);
   });
 
@@ -272,10 +283,10 @@ onEachServer("capture from the WAL", (open) => {
     await using database = await open();
     await todos(database);
     const partitions = async (): Promise<number> =>
-      (await database.port.query("select from pg_inherits where inhparent = 'bemi.changes'::regclass"))
+      (await database.port.query(`select from pg_inherits where inhparent = '${BEMI}.changes'::regclass`))
         .length;
     const before = await partitions();
-    await database.port.execute("update bemi.settings set partitions_ahead = 6");
+    await database.port.execute(`update ${BEMI}.settings set partitions_ahead = 6`);
     await catchUp(database);
     expect(await partitions()).toBe(before + 3);
   });
@@ -353,12 +364,12 @@ onEachServer("capture from the WAL", (open) => {
     await database.port.execute("insert into todos (task) values ('a')");
     await catchUp(database);
 
-    await database.port.execute("insert into todos (task) values ('b'); drop publication bemi");
+    await database.port.execute(`insert into todos (task) values ('b'); drop publication ${OWN_NAME}`);
     await expect(catchUp(database)).rejects.toMatchObject({
       message: expect.stringMatching(/no publication/),
     });
     await database.port.query("select pg_drop_replication_slot($1::text)", [slot]);
-    await database.port.query("select bemi.reconcile()");
+    await database.port.query(`select ${BEMI}.reconcile()`);
     await expect(catchUp(database)).rejects.toMatchObject({
       message: expect.stringMatching(/no replication slot/),
     });
@@ -366,7 +377,7 @@ onEachServer("capture from the WAL", (open) => {
     await database.port.execute("insert into todos (task) values ('c')");
     await catchUp(database);
     expect((await seen(database.port)).map((c) => c.after.task)).toEqual(["a", "c"]);
-    expect(await database.port.query("select reason from bemi.gaps")).toHaveLength(1);
+    expect(await database.port.query(`select reason from ${BEMI}.gaps`)).toHaveLength(1);
   });
 });
 

@@ -1,7 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { install, track } from "../src/install/mod.ts";
-import { createSlot, runWorker } from "../src/worker/mod.ts";
+import { BEMI, createSlot, install, runWorker, track } from "./support/installation.ts";
 import { onEachServer } from "./support/databases.ts";
 
 // Column types with values that are hard somewhere: each row's image is compared with to_jsonb of the row itself.
@@ -105,16 +104,16 @@ onEachServer("values in the log", (open) => {
     await runWorker({ source: database.url, once: true }).finished;
     const wrong = await port.query(`
       select e.name, e.step, e.row::text as expected, c.after::text as found
-      from expected e left join bemi.changes c on c."table" = e.name and c.operation = e.step and c.primary_key <> '2'
+      from expected e left join ${BEMI}.changes c on c."table" = e.name and c.operation = e.step and c.primary_key <> '2'
       where c.after is distinct from e.row
       union all
       select e.name, 'DELETE', e.row::text, c.before::text
-      from expected e left join bemi.changes c on c."table" = e.name and c.operation = 'DELETE'
+      from expected e left join ${BEMI}.changes c on c."table" = e.name and c.operation = 'DELETE'
       where e.step = 'UPDATE' and c.before is distinct from e.row`);
     expect(
       wrong.map((row) => ({ ...row, type: cases.find((c) => c.table === (row as { name: string }).name) })),
     ).toEqual([]);
-    expect(await port.query("select * from bemi.set_aside")).toEqual([]);
+    expect(await port.query(`select * from ${BEMI}.set_aside`)).toEqual([]);
   });
 
   test("are what to_jsonb gives, for any text, JSON, number and nesting of arrays", async () => {
@@ -156,7 +155,7 @@ onEachServer("values in the log", (open) => {
     expect(
       await port.query(`
       select v.id, to_jsonb(v.*)::text as expected, c.after::text as found
-      from vs v left join bemi.changes c on c."table" = 'vs' and c.primary_key = v.id::text
+      from vs v left join ${BEMI}.changes c on c."table" = 'vs' and c.primary_key = v.id::text
       where c.after is distinct from to_jsonb(v.*)`),
     ).toEqual([]);
   });

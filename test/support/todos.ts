@@ -1,3 +1,4 @@
+import { SCHEMA } from "./installation.ts";
 import type { Database } from "../../src/database/port.ts";
 
 /** The toy domain of all tests: people with todos, in lists. */
@@ -23,7 +24,7 @@ export interface Seen {
 }
 
 /** All changes in the total order. */
-export async function seen(db: Database, schema = "bemi"): Promise<Seen[]> {
+export async function seen(db: Database, schema: string = SCHEMA): Promise<Seen[]> {
   const rows = await db.query<{ json: string }>(
     `select json_build_object('operation', operation, 'table', "table", 'key', primary_key, 'former', former_primary_key,
       'before', before, 'after', after, 'context', context)::text as json
