@@ -53,10 +53,7 @@ export function submit(query: Query): Query {
 /** Callbacks of `forEach` and `cursor` are called from the socket's events: they get the caller's async context. */
 export function bindCallbacks(query: Query): void {
   if (query.forEachFn) query.forEachFn = bindAsync(query.forEachFn);
-  // A cursor's iterator replaces the function at each step, and needs none of this.
-  if (query.cursorFn && Object.getOwnPropertyDescriptor(query, "cursorFn")?.writable) {
-    query.cursorFn = bindAsync(query.cursorFn);
-  }
+  if (query.cursorFn) query.cursorFn = bindAsync(query.cursorFn);
 }
 
 const origins: WeakMap<object, Error> = new WeakMap();

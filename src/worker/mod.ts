@@ -5,4 +5,4 @@
  */
 export { runWorker } from "./run-worker.ts";
 export type { Worker, WorkerEvent, WorkerOptions } from "./run-worker.ts";
-export { createSlot, dropSlot } from "./slot.ts";
+export { createSlot } from "./slot.ts";

@@ -16,7 +16,6 @@ export interface RoundOptions {
   readonly destinationSchema: string;
   readonly origin: Omit<Origin, "queuedAt">;
   readonly types: TypeCatalog;
-  readonly signal: AbortSignal;
 }
 
 export interface RoundResult {

@@ -8,7 +8,7 @@ import type { PostgresLike } from "../database/port.ts";
 import { openConnection } from "./connection.ts";
 import { formatLsn, parseLsn } from "./decode.ts";
 import { pollRound, type RoundOptions, type RoundResult } from "./round.ts";
-import { openSource, slotState, type Source } from "./source.ts";
+import { openSource, slotState } from "./source.ts";
 import type { WorkerSql } from "./sql.ts";
 import { typeCatalog } from "./types.ts";
 
@@ -25,7 +25,8 @@ export interface WorkerOptions {
   /** @default the one that `bemi init` made for the database */
   readonly slot?: string | undefined;
   /**
-   * How the WAL is read: `poll` works on every connection.
+   * How the WAL is read: `poll` works on every connection, `auto` takes the fastest way there is, which today is
+   * polling.
    * @default "auto"
    */
   readonly mode?: "auto" | "poll" | undefined;
@@ -156,10 +157,10 @@ async function session(
     return sql;
   };
   try {
-    const round = await prepare(options, open, signal);
+    const round = await prepare(options, open);
     log({ kind: "started", slot: round.source.slot, database: round.source.database });
     const goal = once ? (await slotState(round.source)).flushed : undefined;
-    await recordGap(round, log);
+    await openCheckpoint(round, log);
     let interval = 100;
     let maintainedAt = 0;
     while (!signal.aborted) {
@@ -194,7 +195,6 @@ async function session(
 async function prepare(
   options: WorkerOptions,
   open: (target: string | object) => Promise<WorkerSql>,
-  signal: AbortSignal,
 ): Promise<RoundOptions> {
   const schema = options.schema ?? DEFAULT_SCHEMA;
   const source = await openSource(await open(options.source), schema, options.slot);
@@ -219,13 +219,12 @@ async function prepare(
     destinationSchema: schema,
     origin,
     types: typeCatalog(source.db),
-    signal,
   };
 }
 
-// The checkpoint's row is what two workers meet at, so it is there from the start.
-// A slot that is past what the log has seen: made anew, or advanced by somebody else. What lies between is lost.
-async function recordGap(round: RoundOptions, log: (event: WorkerEvent) => void): Promise<void> {
+// The checkpoint's row is what two workers meet at, so it is there from the start. A slot that is past it was made
+// anew, or advanced by somebody else: what lies between is lost.
+async function openCheckpoint(round: RoundOptions, log: (event: WorkerEvent) => void): Promise<void> {
   const { source, origin, destination, destinationSchema } = round;
   const { confirmed } = await slotState(source);
   const db = connect(destination as unknown as PostgresLike);
@@ -286,4 +285,3 @@ function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
     signal.addEventListener("abort", finish, { once: true });
   });
 }
-export type { Source };

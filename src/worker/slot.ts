@@ -51,14 +51,6 @@ export async function createSlot(
   }
 }
 
-/** Drops the slot, where it is there, so that the server keeps no WAL for it. */
-export async function dropSlot(db: DatabaseLike, slot: string): Promise<void> {
-  await connect(db).query(
-    "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = $1::text",
-    [slot],
-  );
-}
-
 function explained(error: unknown, slot: string): unknown {
   switch (sqlstateOf(error)) {
     case SQLSTATE.insufficientPrivilege:

@@ -11,6 +11,8 @@ import { toJson, type ValueType } from "./values.ts";
 
 /** What the catalog says of a tracked table today; names are those in the stream. */
 export interface TableFacts {
+  readonly schema: string;
+  readonly name: string;
   readonly keys: readonly string[];
   readonly ignored: readonly string[];
   readonly masked: readonly string[];
@@ -51,7 +53,7 @@ export interface Catalog {
 
 /** Takes the messages of one decoding session, in order. */
 export interface Stitcher {
-  /** Passes each change on as soon as it is known. Returns the relation whose types are needed first, if any. */
+  /** Passes each change on as soon as it is known. The types of a relation have to be loaded before it is pushed. */
   push(message: PgoutputMessage, lsn: Lsn, emit: (change: Change) => void): void;
 }
 
@@ -359,8 +361,8 @@ function noteUnchanged(context: string, values: Tuple, table: Table): string {
 
 // A partition's TRUNCATE in a session that has seen no row of its root: the name comes from the catalog.
 function unknownTable(oid: number, catalog: Catalog): Table | undefined {
-  const facts = catalog.table(oid) as (TableFacts & { schema?: string; name?: string }) | undefined;
-  if (!facts?.name) return undefined;
-  const { schema = "", name } = facts;
+  const facts = catalog.table(oid);
+  if (!facts) return undefined;
+  const { schema, name } = facts;
   return new Table({ kind: "relation", oid, schema, name, identity: "f", columns: [] }, catalog);
 }

@@ -13,7 +13,6 @@ export interface Writer {
   /** Sends what has come together, where that is much. */
   flush(): Promise<void>;
   readonly written: number;
-  readonly setAside: number;
 }
 
 export interface WriteOptions {
@@ -84,9 +83,6 @@ export async function inWriteTransaction(
       },
       get written() {
         return written;
-      },
-      get setAside() {
-        return setAside;
       },
     };
     const progress = await fn(writer);
