@@ -235,7 +235,9 @@ as $$
 $$;
 
 -- The view under which Bemi's documentation and readers know the log; left out where the name is taken.
-do $$
+create function "bemi".ensure_view() returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
 begin
   if to_regclass('public.changes') is null and to_regnamespace('public') is not null
     and has_schema_privilege('public', 'CREATE')
@@ -250,4 +252,5 @@ begin
 end
 $$;
 
+select "bemi".ensure_view();
 select from "bemi".maintain();

@@ -227,6 +227,15 @@ as $$
   where c.oid = a_relation
 $$;
 
+-- What "every table" means: the ordinary and partitioned ones that can be tracked and are not an extension's.
+create function "bemi".all_tables() returns setof regclass
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select c.oid::regclass from pg_class c
+  where c.relkind in ('r', 'p') and not c.relispartition and "bemi".refusal(c.oid) is null
+    and not exists (select from pg_depend where classid = 'pg_class'::regclass and objid = c.oid and deptype = 'e')
+$$;
+
 -- Options: capture, ignore (columns whose change alone records nothing), mask (columns absent from every copy),
 -- strict (a failure of the capture fails the write). What is left out keeps its former value.
 create function "bemi".track(a_relation regclass, a_options jsonb default '{}') returns void
@@ -236,8 +245,8 @@ declare
   v_reason text := "bemi".refusal(a_relation);
   v_root regclass := coalesce(pg_partition_root(a_relation), a_relation);
   v_unknown text;
-  v_ignored text[] := (select array_agg(e) from jsonb_array_elements_text(a_options -> 'ignore') as e);
-  v_masked text[] := (select array_agg(e) from jsonb_array_elements_text(a_options -> 'mask') as e);
+  v_ignored text[] := case when a_options ? 'ignore' then array(select jsonb_array_elements_text(a_options -> 'ignore')) end;
+  v_masked text[] := case when a_options ? 'mask' then array(select jsonb_array_elements_text(a_options -> 'mask')) end;
   v_capture text := a_options ->> 'capture';
   v_relation regclass;
 begin
@@ -335,15 +344,14 @@ begin
     from "bemi".tracked_tables t, lateral "bemi".with_descendants(t.relation) as d (relation)
     where not exists (select from "bemi".tracked_tables known where known.relation = d.relation)
     union
-    select c.oid::regclass
-    from pg_class c join pg_namespace n on n.oid = c.relnamespace
-    where (select track_all from "bemi".settings) and c.relkind in ('r', 'p') and not c.relispartition
-      and "bemi".refusal(c.oid) is null
-      and not exists (select from "bemi".tracked_tables known where known.relation = c.oid)
+    select a.relation
+    from "bemi".all_tables() as a (relation)
+    where (select track_all from "bemi".settings)
+      and not exists (select from "bemi".tracked_tables known where known.relation = a.relation)
   loop
     insert into "bemi".tracked_tables (relation, root, schema, name, former_replica_identity, capture, ignored, masked, is_strict)
     select c.oid, case when c.relispartition then pg_partition_root(c.oid) else c.oid::regclass end,
-      n.nspname, c.relname, c.relreplident, coalesce(parent.capture, (select s.capture from "bemi".settings s)),
+      n.nspname, c.relname, c.relreplident, coalesce(parent.capture, "bemi".possible_capture(c.oid, (select s.capture from "bemi".settings s))),
       coalesce(parent.ignored, '{}'), coalesce(parent.masked, '{}'), coalesce(parent.is_strict, false)
     from pg_class c
     join pg_namespace n on n.oid = c.relnamespace
@@ -387,14 +395,28 @@ begin
 end
 $$;
 
-do $$
+-- Follows DDL by itself from now on, where this role may create an event trigger. Returns whether it is so.
+create function "bemi".follow_ddl() returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_name name := (select evtname from pg_event_trigger where evtfoid = '"bemi".on_ddl()'::regprocedure);
 begin
-  execute format('create event trigger %I on ddl_command_end
-    when tag in (%L, %L, %L, %L, %L, %L, %L) execute function "bemi".on_ddl()',
-    'bemi_reconcile_' || '"bemi".changes'::regclass::oid,
-    'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'CREATE TRIGGER', 'DROP TRIGGER', 'CREATE FOREIGN TABLE');
+  if v_name is null then
+    v_name := 'bemi_reconcile_' || '"bemi".changes'::regclass::oid;
+    execute format('create event trigger %I on ddl_command_end
+      when tag in (%L, %L, %L, %L, %L, %L, %L) execute function "bemi".on_ddl()', v_name,
+      'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'CREATE TRIGGER', 'DROP TRIGGER', 'CREATE FOREIGN TABLE');
+  end if;
+  -- ALWAYS: session_replication_role = replica must not switch it off.
+  execute format('alter event trigger %I enable always', v_name);
   update "bemi".settings set event_trigger = true;
+  return true;
 exception when insufficient_privilege then
+  update "bemi".settings set event_trigger = false;
   raise notice 'bemi: this role may not create event triggers: run reconcile() after changes of the schema';
+  return false;
 end
 $$;
+
+select "bemi".follow_ddl();

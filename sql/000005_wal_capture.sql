@@ -9,6 +9,40 @@ as $$
   select octet_length(convert_to(a_text, 'UTF8')) || ':' || a_text
 $$;
 
+-- The seal: a secret of the owner's in each message, without which the worker takes it for nobody's. Anybody may call
+-- pg_logical_emit_message, so without a seal anybody could say what only the database should.
+create table "bemi".seal (
+  singleton boolean primary key default true check (singleton),
+  secret text not null,
+  sealed_by xid8 not null default pg_current_xact_id(),
+  -- From here on every message has it. NULL as long as a transaction is open that began without.
+  enforced_from pg_lsn
+);
+
+-- Seals, and enforces the seal as soon as no transaction is open that cannot see it. Returns whether it is enforced.
+create function "bemi".seal() returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into "bemi".seal (secret) values (replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''))
+  on conflict do nothing;
+  -- An LSN ahead of this cluster's came with a dump from another.
+  update "bemi".seal set enforced_from = pg_current_wal_insert_lsn()
+  where (enforced_from is null or enforced_from > pg_current_wal_insert_lsn())
+    and pg_snapshot_xmin(pg_current_snapshot()) > sealed_by
+    and not exists (select from pg_stat_activity
+      where datname = current_database() and pid <> pg_backend_pid() and age(backend_xmin) >= age(sealed_by::xid));
+  return exists (select from "bemi".seal where enforced_from is not null);
+end
+$$;
+
+-- For the worker, which reads the secret in the WAL anyway.
+create function "bemi".read_seal(out secret text, out enforced_from pg_lsn)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+  select secret, enforced_from from "bemi".seal where enforced_from is not null
+$$;
+
 -- The version, then the fields, the database's own facts first. Nothing here may be NULL: one NULL and there is no message.
 -- Runs before every statement on every tracked table: plain text, and no block that would need a subtransaction.
 create function "bemi".emit_context() returns trigger
@@ -29,8 +63,12 @@ declare
   v_pid text := pg_backend_pid()::text;
   v_leaf text := tg_relid::bigint::text;
   v_root text := coalesce(pg_partition_root(tg_relid), tg_relid)::oid::bigint::text;
+  v_is_masked boolean;
+  v_seal text;
   v_message text;
 begin
+  select exists (select from "bemi".tracked_tables where masked <> '{}'), (select secret from "bemi".seal)
+  into v_is_masked, v_seal;
   if v_depth <= 1 then
     v_statement := current_query();
     if v_statement like '% Bemi*/%' then
@@ -40,8 +78,7 @@ begin
         v_context := case when v_context = '' then v_comment else v_context end;
       end if;
     end if;
-    v_statement := case when exists (select from "bemi".tracked_tables where masked <> '{}') then ''
-      else left(v_statement, 1000) end;
+    v_statement := case when v_is_masked then '' else left(v_statement, 1000) end;
   end if;
   -- Of the request's headers only the one that is meant for Bemi: the others hold cookies and keys.
   if v_client <> '' then
@@ -60,12 +97,14 @@ begin
       || octet_length(v_statement) || ':' || v_statement
       || octet_length(v_context) || ':' || v_context
       || octet_length(v_claims) || ':' || v_claims
-      || octet_length(v_client) || ':' || v_client;
+      || octet_length(v_client) || ':' || v_client
+      || coalesce(octet_length(v_seal) || ':' || v_seal, '');
     perform pg_logical_emit_message(true, '_bemi', v_message);
   else
     select '1' || string_agg("bemi".message_field(f.value), '' order by f.ordinality) into v_message
     from unnest(array[v_root, v_leaf, tg_op, v_depth::text, v_user, v_role, v_pid, v_application,
-      v_statement, v_context, v_claims, v_client]) with ordinality as f (value, ordinality);
+      v_statement, v_context, v_claims, v_client, v_seal]) with ordinality as f (value, ordinality)
+    where f.value is not null;
     perform pg_logical_emit_message(true, '_bemi', convert_to(v_message, 'UTF8'));
   end if;
   return null;
@@ -90,17 +129,43 @@ end
 $$;
 
 -- Why a table cannot be captured from the WAL without breaking the application's own writes; NULL where it can.
+-- Publications of others count too: with FULL, each has to publish every column that UPDATE and DELETE identify a row by.
 create function "bemi".wal_refusal(a_relation oid) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select case
     when c.relkind = 'f' then 'a foreign table writes no WAL'
     when c.relpersistence = 'u' then 'an unlogged table writes no WAL'
-    when current_setting('server_version_num')::integer >= 180000
-      and exists (select from pg_attribute where attrelid = c.oid and attgenerated = 'v' and not attisdropped)
-      then 'REPLICA IDENTITY FULL would make its UPDATEs fail, for it has virtual generated columns'
+    when other.with_columns is not null
+      then format('with REPLICA IDENTITY FULL its UPDATEs would fail, for the publication %I has a column list for it', other.with_columns)
+    when current_setting('server_version_num')::integer >= 180000 then case
+      when generated.is_virtual
+        then 'with REPLICA IDENTITY FULL its UPDATEs would fail, for it has virtual generated columns'
+      when generated.is_stored and other.without_generated is not null
+        then format('with REPLICA IDENTITY FULL its UPDATEs would fail, for the publication %I leaves out its generated columns',
+          other.without_generated)
+      end
   end
-  from pg_class c where c.oid = a_relation
+  from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace,
+    lateral (select bool_or(attgenerated = 'v') as is_virtual, bool_or(attgenerated = 's') as is_stored
+      from pg_attribute where attrelid = c.oid and not attisdropped) as generated,
+    lateral (select
+        (select p.pubname from pg_publication p join pg_publication_rel r on r.prpubid = p.oid
+          where r.prrelid = c.oid and r.prattrs is not null and (p.pubupdate or p.pubdelete)
+            and p.pubname <> "bemi".own_name() limit 1) as with_columns,
+        (select p.pubname from pg_publication p join pg_publication_tables t on t.pubname = p.pubname
+          where t.schemaname = n.nspname and t.tablename = c.relname and (p.pubupdate or p.pubdelete)
+            and p.pubname <> "bemi".own_name() and to_jsonb(p) ->> 'pubgencols' <> 's' limit 1) as without_generated
+      ) as other
+  where c.oid = a_relation
+$$;
+
+-- What a table is captured by that comes to be tracked by itself: from the WAL only where that breaks nothing.
+create function "bemi".possible_capture(a_relation oid, a_wanted text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select case when a_wanted = 'wal' and "bemi".wal_refusal(a_relation) is not null then 'trigger' else a_wanted end
 $$;
 
 -- Makes a relation's rows decodable: identity FULL on itself, its root in the publication. Returns whether it changed anything.

@@ -28,3 +28,8 @@ export function quoteSchema(schema: string): string {
   }
   return quoteIdentifier(schema);
 }
+
+/** Quotes an SQL string, for a server with standard_conforming_strings. */
+export function quoteLiteral(text: string): string {
+  return `'${text.replaceAll("'", "''")}'`;
+}

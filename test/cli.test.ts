@@ -1,4 +1,5 @@
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { onEachServer } from "./support/databases.ts";
@@ -50,7 +51,10 @@ onEachServer("the command line", (open) => {
     const at = ["--database-url", database.url];
 
     const dry = bemi(["init", "--all", "--dry-run", ...at]);
-    expect([dry.status, dry.stdout]).toEqual([0, 'create schema "bemi"\ntrack every table\n']);
+    expect(dry.status, dry.stderr).toBe(0);
+    expect(dry.stdout.split("\n")).toEqual(
+      expect.arrayContaining(['create schema "bemi"', "track shop.customers", "track each new table"]),
+    );
     expect(await fingerprint(database.port)).toEqual(before);
 
     for (let i = 0; i < 2; i++) {
@@ -128,6 +132,112 @@ onEachServer("the command line", (open) => {
     expect([missing.status, missing.stderr]).toEqual([2, expect.stringContaining("There is no table nope")]);
     const view = bemi(["track", "pg_tables"], env);
     expect([view.status, view.stderr]).toEqual([1, expect.stringContaining("system catalog")]);
+  });
+
+  test("doctor says what is wrong and how to mend it, and exits 1 as long as changes are lost", async () => {
+    await using database = await open();
+    const env = { DATABASE_URL: database.url };
+    await database.port.execute("create table todos (id int primary key, task text)");
+    expect(bemi(["doctor"], env)).toMatchObject({ status: 4, stdout: "" });
+    bemi(["init", "todos"], env);
+    expect(bemi(["doctor"], env)).toMatchObject({ status: 0 });
+    await database.port.execute("drop view changes; alter table bemi.changes disable trigger append_only");
+    const { status, stdout, stderr } = bemi(["doctor"], env);
+    expect([status, stderr]).toEqual([1, expect.stringMatching(/^\d to mend\n$/)]);
+    expect(stdout).toContain(
+      "error append-only: bemi.changes\n  the trigger append_only is disabled: the log can be rewritten\n" +
+        "  repair: alter table bemi.changes enable trigger append_only;\n",
+    );
+    for (const line of bemi(["doctor", "--json"], env).stdout.trimEnd().split("\n")) {
+      const { severity, repair } = JSON.parse(line) as { severity: string; repair: string };
+      if (severity === "error") await database.port.execute(repair);
+    }
+    expect(bemi(["doctor"], env).status).toBe(0);
+  });
+
+  test("generate sql prints what init does, as one migration", async () => {
+    await using database = await open();
+    await using other = await open();
+    const tables = "create table todos (id int primary key); create table lists (id int primary key)";
+    await database.port.execute(tables);
+    await other.port.execute(tables);
+    expect(bemi(["init", "--all"], { DATABASE_URL: database.url }).status).toBe(0);
+    const { status, stdout } = bemi(["generate", "sql", "--all"]);
+    expect(status).toBe(0);
+    // Step by step, as psql and migration tools run it.
+    await other.connect({ max: 1 }).unsafe(stdout);
+    const stable = async ({ port }: typeof database): Promise<string[]> =>
+      (await fingerprint(port)).map((line) => line.replace(/bemi_reconcile_\d+/, "bemi_reconcile"));
+    expect(await stable(other)).toEqual(await stable(database));
+    expect(bemi(["generate", "sql", "todos", '"odd"." name"', "--capture", "wal"]).stdout).toMatch(
+      /commit;\n\n.*ensure_publication[^]*track\('todos', '\{"capture": "wal"\}'\);\n.*track\('"odd"\." name"', /,
+    );
+    expect(bemi(["generate", "sql", "--from", "99"])).toMatchObject({ status: 2, stdout: "" });
+  });
+
+  test("init looks at every table before it touches one", async () => {
+    await using database = await open();
+    const env = { DATABASE_URL: database.url };
+    await database.port.execute(
+      `create table todos (id int primary key); create table people (id int primary key, name text);
+      create unlogged table sessions (id int primary key);
+      create publication others for table people (id)`,
+    );
+    const tracked = async (): Promise<unknown[]> =>
+      (JSON.parse(bemi(["status", "--json"], env).stdout) as { tables: { table: string; capture: string }[] })
+        .tables
+        .map(({ table, capture }) => `${table} ${capture}`);
+    for (
+      const [args, message] of [
+        [["todos", "nope"], /There is no table nope/],
+        [["todos", "pg_class"], /system catalog/],
+        [["todos", "sessions", "--capture", "wal"], /unlogged table writes no WAL[^]*capture "trigger"/],
+        [["todos", "people", "--capture", "wal"], /publication others has a column list/],
+      ] as const
+    ) {
+      const { status, stderr } = bemi(["init", ...args], env);
+      expect([status === 0, stderr]).toEqual([false, expect.stringMatching(message)]);
+      expect(await tracked()).toEqual([]);
+    }
+    const dry = bemi(["init", "--all", "--capture", "wal", "--dry-run"], env);
+    expect(dry.stdout).toContain("track public.sessions by triggers, as an unlogged table writes no WAL\n");
+    expect(await tracked()).toEqual([]);
+    const init = bemi(["init", "--all", "--capture", "wal"], env);
+    expect(init.status, init.stderr).toBe(0);
+    expect(await tracked()).toEqual(["people trigger", "sessions trigger", "todos wal"]);
+    await database.port.execute(
+      "update people set name = 'Ann'; create unlogged table caches (id int primary key)",
+    );
+    expect(await tracked()).toContain("caches trigger");
+  });
+
+  test("init can be interrupted while it waits for a lock, and goes on where it was", async () => {
+    await using database = await open();
+    const env = { PATH: process.env.PATH ?? "", DATABASE_URL: database.url };
+    await database.port.execute("create table a (id int primary key); create table b (id int primary key)");
+    const holder = database.connect({ max: 1 });
+    const held = await holder.reserve();
+    await held`begin`;
+    await held`lock table b in access exclusive mode`;
+    const init = spawn(process.execPath, ["dist/src/cli/bin.js", "init", "--all"], { cwd: root, env });
+    let said = "";
+    init.stderr.on("data", (chunk: Uint8Array) => {
+      said += chunk.toString();
+      if (said.includes("Tracking public.a\n")) setTimeout(() => init.kill("SIGINT"), 200);
+    });
+    const [code] = await once(init, "exit") as [number];
+    expect(code).toBe(130);
+    await held`rollback`;
+    held.release();
+    const names = async (): Promise<string[]> =>
+      (await database.port.query<{ name: string }>("select name from bemi.tracked_tables order by 1")).map((
+        row,
+      ) => row.name);
+    expect(await names()).toEqual(["a"]);
+    expect(bemi(["init", "--all"], env).status).toBe(0);
+    expect(await names()).toEqual(["a", "b"]);
+    await database.port.execute("insert into b values (1)");
+    expect(bemi(["changes", "b"], env).stdout).toContain("(1 row)");
   });
 
   test("the variables of libpq and of Bemi's own image say where to connect", async () => {

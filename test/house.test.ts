@@ -125,7 +125,10 @@ test("the tarball holds the built package, its SQL and its papers, and nothing e
     "LICENSE",
     "README.md",
     "package.json",
-    ...readdirSync(join(root, "sql")).map((file) => `sql/${file}`),
+    ...readdirSync(join(root, "sql"), { recursive: true, encoding: "utf8" }).filter((file) =>
+      file.endsWith(".sql")
+    )
+      .map((file) => `sql/${file.replaceAll("\\", "/")}`),
     ...["mod.ts", ...sources].flatMap((file) =>
       [".js", ".d.ts"].map((end) => `dist/${file.replace(/\.ts$/, end)}`)
     ),

@@ -1,52 +1,111 @@
 import { expect, test } from "vitest";
-import { install, rolesSql, track } from "../src/install/mod.ts";
+import { install, rolesSql, seal, track } from "../src/install/mod.ts";
 import { createSlot, runWorker } from "../src/worker/mod.ts";
 import { onEachServer } from "./support/databases.ts";
 import { seen } from "./support/todos.ts";
 
+// Roles are the cluster's: one test at a time has them.
 onEachServer("the roles of least privilege", (open) => {
   test("the application writes, the worker works, the reader reads, and none can do another's", async () => {
     await using database = await open();
     const { db, port } = database;
     await install(db);
     await createSlot(db);
-    await port.execute("create table todos (id int primary key, task text)");
+    await port.execute("create table todos (id int generated always as identity primary key, task text)");
     await track(db, "todos", { capture: "wal" });
+    await seal(db);
     await port.execute(rolesSql());
-    await port.execute(
-      "create role bemi_app login; alter role bemi_reader login; alter role bemi_worker login",
-    );
-    await port.execute("grant insert, update, delete, select on todos to bemi_app");
-    const as = (role: string): string => database.url.replace("postgres@", `${role}@`);
     try {
-      const app = database.connect({ username: "bemi_app" });
-      await app`insert into todos values (1, 'a')`;
+      await port.execute(
+        `alter role bemi_application login; alter role bemi_reader login; alter role bemi_worker login;
+        create table lists (id int primary key)`,
+      );
+      const as = (role: string): string => database.url.replace("postgres@", `${role}@`);
+      const app = database.connect({ username: "bemi_application", max: 1 });
+      await app`insert into todos (task) values ('a')`;
+      await app`insert into lists values (1)`;
+      // What only the database may say, said in the middle of a statement, after the trigger: in the right form.
+      for (const forged of ["", `64:${"0".repeat(64)}`]) {
+        await app`
+          insert into todos (task) select 'b' where pg_logical_emit_message(true, '_bemi', (
+            select '1' || string_agg(length(f) || ':' || f, '' order by n) || ${forged}::text
+            from unnest(array['todos'::regclass::oid::text, 'todos'::regclass::oid::text, 'INSERT', '1', 'postgres', 'postgres',
+              '1', '', '', '{"user_id": 1}', '', '']) with ordinality as fields (f, n))) is not null`;
+      }
       await runWorker({ source: as("bemi_worker"), once: true }).finished;
-      expect(await seen(port)).toMatchObject([{ key: "1", context: { db: { user: "bemi_app" } } }]);
-      const reader = database.connect({ username: "bemi_reader" });
-      expect(await reader`select primary_key from bemi.changes`).toEqual([{ primary_key: "1" }]);
+      const changes = await seen(port);
+      expect(changes.map(({ key, context }) => [key, (context.db as { user: string }).user, context.user_id]))
+        .toEqual([
+          ["1", "bemi_application", undefined],
+          ["2", "bemi_application", undefined],
+          ["3", "bemi_application", undefined],
+        ]);
+      expect(JSON.stringify(changes)).not.toContain((await db`select secret from bemi.seal`)[0]?.secret);
 
+      const reader = database.connect({ username: "bemi_reader" });
+      expect(await reader`select primary_key from changes order by 1`).toHaveLength(3);
       const worker = database.connect({ username: "bemi_worker" });
       for (
         const [role, statement] of [
           [app, "select from bemi.changes"],
+          [app, "select from public.changes"],
           [app, "insert into bemi.changes select"],
+          [app, "select secret from bemi.seal"],
+          [app, "select bemi.read_seal()"],
           [app, "select bemi.untrack('todos')"],
+          [app, "update bemi.settings set track_all = true"],
           [app, 'alter table todos disable trigger "!bemi_context"'],
+          [app, "alter publication bemi drop table todos"],
+          [app, "drop table todos"],
+          [app, "truncate todos"],
           [reader, "delete from bemi.changes"],
           [reader, "select from bemi.checkpoints"],
+          [reader, "select secret from bemi.seal"],
           [reader, "select from todos"],
           [worker, "delete from bemi.changes"],
           [worker, "update bemi.changes set after = '{}'"],
           [worker, "truncate bemi.changes"],
+          [worker, "select secret from bemi.seal"],
           [worker, "select bemi.untrack('todos')"],
           [worker, "select from todos"],
         ] as const
       ) await expect(role.unsafe(statement), statement).rejects.toMatchObject({ code: "42501" });
+      // As the owner's own transaction, which lacks nothing.
+      await port.execute("insert into todos (task) values ('d')");
+      await runWorker({ source: as("bemi_worker"), once: true }).finished;
+      expect(await seen(port)).toHaveLength(4);
     } finally {
-      await port.execute(
-        "drop owned by bemi_app, bemi_reader, bemi_worker; drop role bemi_app, bemi_reader, bemi_worker",
-      );
+      await port.execute(`drop owned by bemi_application, bemi_reader, bemi_worker;
+        drop role bemi_application, bemi_reader, bemi_worker`);
     }
+  });
+
+  test("a seal waits for transactions that began before it, and takes their messages", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await install(db);
+    await createSlot(db);
+    await port.execute("create table todos (id int primary key)");
+    await track(db, "todos", { capture: "wal" });
+    const older = await database.connect({ max: 1 }).reserve();
+    await older.unsafe("begin isolation level repeatable read; insert into todos values (1)");
+    await expect(seal(db, { patience: 100 })).rejects.toMatchObject({ code: "lock_timeout" });
+    await older.unsafe(
+      "select set_config('bemi.context', '{\"user_id\": 7}', true); insert into todos values (2); commit",
+    );
+    older.release();
+    await seal(db);
+    await seal(db);
+    await port.execute("insert into todos values (3)");
+    await runWorker({ source: database.url, once: true }).finished;
+    expect(
+      (await seen(port)).map((
+        { key, context },
+      ) => [key, context.user_id, (context.db as { user: string }).user]),
+    ).toEqual([
+      ["1", undefined, "postgres"],
+      ["2", 7, "postgres"],
+      ["3", undefined, "postgres"],
+    ]);
   });
 });

@@ -13,8 +13,12 @@ const CODES: Partial<Record<BemiErrorCode, number>> = {
   schema_incompatible: EXIT.schema,
 };
 
+/** Ends with 1, when all has been said. */
+export class Drift extends Error {}
+
 /** Says what went wrong and what to do, and returns the exit code for it. */
 export function report(error: unknown, io: Io): number {
+  if (error instanceof Drift) return EXIT.failure;
   if (error instanceof BemiError) {
     io.err(`bemi: ${error.message}\n${error.hint ? `  ${error.hint}\n` : ""}`);
     return CODES[error.code] ?? EXIT.failure;

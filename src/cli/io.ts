@@ -5,6 +5,8 @@ export interface Io {
   readonly err: (text: string) => void;
   /** The terminal's width; absent where stdout is no terminal. */
   readonly columns: number | undefined;
+  /** Whether stdout is a terminal that shows colours, and NO_COLOR is not set. */
+  readonly isColoured: boolean;
   /** Calls `stop` when the process is asked to end, instead of ending it. */
   readonly onTerminate: (stop: () => void) => void;
 }

@@ -2,6 +2,7 @@ import { Command, CommanderError } from "commander";
 import { onWarning } from "../context/warn.ts";
 import { addChanges } from "./commands/changes.ts";
 import { addDemo } from "./commands/demo.ts";
+import { addDoctor } from "./commands/doctor.ts";
 import { addGenerate } from "./commands/generate.ts";
 import { addInit } from "./commands/init.ts";
 import { addMaintain } from "./commands/maintain.ts";
@@ -37,6 +38,7 @@ export async function main(args: readonly string[], io: Io): Promise<number> {
       addTrack,
       addUntrack,
       addStatus,
+      addDoctor,
       addMigrate,
       addMaintain,
       addGenerate,

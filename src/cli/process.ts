@@ -14,6 +14,7 @@ export async function runProcess(prefix: readonly string[]): Promise<void> {
     out: (text) => void process.stdout.write(text),
     err: (text) => void process.stderr.write(text),
     columns: process.stdout.isTTY ? process.stdout.columns : undefined,
+    isColoured: process.stdout.isTTY && process.stdout.hasColors() && !process.env.NO_COLOR,
     onTerminate: (stop) => void process.once("SIGTERM", stop),
   });
 }

@@ -245,7 +245,9 @@ as $$
 $$;
 
 -- The view under which Bemi's documentation and readers know the log; left out where the name is taken.
-do $$
+create function "bemi".ensure_view() returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
 begin
   if to_regclass('public.changes') is null and to_regnamespace('public') is not null
     and has_schema_privilege('public', 'CREATE')
@@ -260,6 +262,7 @@ begin
 end
 $$;
 
+select "bemi".ensure_view();
 select from "bemi".maintain();
 ` },
   { version: 2, name: "context", sql: `-- The context of a statement: what the application said, and what the database knows. Nothing here ever raises.
@@ -588,6 +591,15 @@ as $$
   where c.oid = a_relation
 $$;
 
+-- What "every table" means: the ordinary and partitioned ones that can be tracked and are not an extension's.
+create function "bemi".all_tables() returns setof regclass
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select c.oid::regclass from pg_class c
+  where c.relkind in ('r', 'p') and not c.relispartition and "bemi".refusal(c.oid) is null
+    and not exists (select from pg_depend where classid = 'pg_class'::regclass and objid = c.oid and deptype = 'e')
+$$;
+
 -- Options: capture, ignore (columns whose change alone records nothing), mask (columns absent from every copy),
 -- strict (a failure of the capture fails the write). What is left out keeps its former value.
 create function "bemi".track(a_relation regclass, a_options jsonb default '{}') returns void
@@ -597,8 +609,8 @@ declare
   v_reason text := "bemi".refusal(a_relation);
   v_root regclass := coalesce(pg_partition_root(a_relation), a_relation);
   v_unknown text;
-  v_ignored text[] := (select array_agg(e) from jsonb_array_elements_text(a_options -> 'ignore') as e);
-  v_masked text[] := (select array_agg(e) from jsonb_array_elements_text(a_options -> 'mask') as e);
+  v_ignored text[] := case when a_options ? 'ignore' then array(select jsonb_array_elements_text(a_options -> 'ignore')) end;
+  v_masked text[] := case when a_options ? 'mask' then array(select jsonb_array_elements_text(a_options -> 'mask')) end;
   v_capture text := a_options ->> 'capture';
   v_relation regclass;
 begin
@@ -696,15 +708,14 @@ begin
     from "bemi".tracked_tables t, lateral "bemi".with_descendants(t.relation) as d (relation)
     where not exists (select from "bemi".tracked_tables known where known.relation = d.relation)
     union
-    select c.oid::regclass
-    from pg_class c join pg_namespace n on n.oid = c.relnamespace
-    where (select track_all from "bemi".settings) and c.relkind in ('r', 'p') and not c.relispartition
-      and "bemi".refusal(c.oid) is null
-      and not exists (select from "bemi".tracked_tables known where known.relation = c.oid)
+    select a.relation
+    from "bemi".all_tables() as a (relation)
+    where (select track_all from "bemi".settings)
+      and not exists (select from "bemi".tracked_tables known where known.relation = a.relation)
   loop
     insert into "bemi".tracked_tables (relation, root, schema, name, former_replica_identity, capture, ignored, masked, is_strict)
     select c.oid, case when c.relispartition then pg_partition_root(c.oid) else c.oid::regclass end,
-      n.nspname, c.relname, c.relreplident, coalesce(parent.capture, (select s.capture from "bemi".settings s)),
+      n.nspname, c.relname, c.relreplident, coalesce(parent.capture, "bemi".possible_capture(c.oid, (select s.capture from "bemi".settings s))),
       coalesce(parent.ignored, '{}'), coalesce(parent.masked, '{}'), coalesce(parent.is_strict, false)
     from pg_class c
     join pg_namespace n on n.oid = c.relnamespace
@@ -748,17 +759,31 @@ begin
 end
 $$;
 
-do $$
+-- Follows DDL by itself from now on, where this role may create an event trigger. Returns whether it is so.
+create function "bemi".follow_ddl() returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_name name := (select evtname from pg_event_trigger where evtfoid = '"bemi".on_ddl()'::regprocedure);
 begin
-  execute format('create event trigger %I on ddl_command_end
-    when tag in (%L, %L, %L, %L, %L, %L, %L) execute function "bemi".on_ddl()',
-    'bemi_reconcile_' || '"bemi".changes'::regclass::oid,
-    'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'CREATE TRIGGER', 'DROP TRIGGER', 'CREATE FOREIGN TABLE');
+  if v_name is null then
+    v_name := 'bemi_reconcile_' || '"bemi".changes'::regclass::oid;
+    execute format('create event trigger %I on ddl_command_end
+      when tag in (%L, %L, %L, %L, %L, %L, %L) execute function "bemi".on_ddl()', v_name,
+      'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'CREATE TRIGGER', 'DROP TRIGGER', 'CREATE FOREIGN TABLE');
+  end if;
+  -- ALWAYS: session_replication_role = replica must not switch it off.
+  execute format('alter event trigger %I enable always', v_name);
   update "bemi".settings set event_trigger = true;
+  return true;
 exception when insufficient_privilege then
+  update "bemi".settings set event_trigger = false;
   raise notice 'bemi: this role may not create event triggers: run reconcile() after changes of the schema';
+  return false;
 end
 $$;
+
+select "bemi".follow_ddl();
 ` },
   { version: 4, name: "trigger_capture", sql: `-- Trigger capture: the triggers of a tracked table write the log themselves, in the transaction of the change.
 -- Names are prefixed, and rows converted as to_jsonb(alias.*), because a user's column called like an alias would win.
@@ -1148,6 +1173,40 @@ as $$
   select octet_length(convert_to(a_text, 'UTF8')) || ':' || a_text
 $$;
 
+-- The seal: a secret of the owner's in each message, without which the worker takes it for nobody's. Anybody may call
+-- pg_logical_emit_message, so without a seal anybody could say what only the database should.
+create table "bemi".seal (
+  singleton boolean primary key default true check (singleton),
+  secret text not null,
+  sealed_by xid8 not null default pg_current_xact_id(),
+  -- From here on every message has it. NULL as long as a transaction is open that began without.
+  enforced_from pg_lsn
+);
+
+-- Seals, and enforces the seal as soon as no transaction is open that cannot see it. Returns whether it is enforced.
+create function "bemi".seal() returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into "bemi".seal (secret) values (replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''))
+  on conflict do nothing;
+  -- An LSN ahead of this cluster's came with a dump from another.
+  update "bemi".seal set enforced_from = pg_current_wal_insert_lsn()
+  where (enforced_from is null or enforced_from > pg_current_wal_insert_lsn())
+    and pg_snapshot_xmin(pg_current_snapshot()) > sealed_by
+    and not exists (select from pg_stat_activity
+      where datname = current_database() and pid <> pg_backend_pid() and age(backend_xmin) >= age(sealed_by::xid));
+  return exists (select from "bemi".seal where enforced_from is not null);
+end
+$$;
+
+-- For the worker, which reads the secret in the WAL anyway.
+create function "bemi".read_seal(out secret text, out enforced_from pg_lsn)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+  select secret, enforced_from from "bemi".seal where enforced_from is not null
+$$;
+
 -- The version, then the fields, the database's own facts first. Nothing here may be NULL: one NULL and there is no message.
 -- Runs before every statement on every tracked table: plain text, and no block that would need a subtransaction.
 create function "bemi".emit_context() returns trigger
@@ -1168,8 +1227,12 @@ declare
   v_pid text := pg_backend_pid()::text;
   v_leaf text := tg_relid::bigint::text;
   v_root text := coalesce(pg_partition_root(tg_relid), tg_relid)::oid::bigint::text;
+  v_is_masked boolean;
+  v_seal text;
   v_message text;
 begin
+  select exists (select from "bemi".tracked_tables where masked <> '{}'), (select secret from "bemi".seal)
+  into v_is_masked, v_seal;
   if v_depth <= 1 then
     v_statement := current_query();
     if v_statement like '% Bemi*/%' then
@@ -1179,8 +1242,7 @@ begin
         v_context := case when v_context = '' then v_comment else v_context end;
       end if;
     end if;
-    v_statement := case when exists (select from "bemi".tracked_tables where masked <> '{}') then ''
-      else left(v_statement, 1000) end;
+    v_statement := case when v_is_masked then '' else left(v_statement, 1000) end;
   end if;
   -- Of the request's headers only the one that is meant for Bemi: the others hold cookies and keys.
   if v_client <> '' then
@@ -1199,12 +1261,14 @@ begin
       || octet_length(v_statement) || ':' || v_statement
       || octet_length(v_context) || ':' || v_context
       || octet_length(v_claims) || ':' || v_claims
-      || octet_length(v_client) || ':' || v_client;
+      || octet_length(v_client) || ':' || v_client
+      || coalesce(octet_length(v_seal) || ':' || v_seal, '');
     perform pg_logical_emit_message(true, '_bemi', v_message);
   else
     select '1' || string_agg("bemi".message_field(f.value), '' order by f.ordinality) into v_message
     from unnest(array[v_root, v_leaf, tg_op, v_depth::text, v_user, v_role, v_pid, v_application,
-      v_statement, v_context, v_claims, v_client]) with ordinality as f (value, ordinality);
+      v_statement, v_context, v_claims, v_client, v_seal]) with ordinality as f (value, ordinality)
+    where f.value is not null;
     perform pg_logical_emit_message(true, '_bemi', convert_to(v_message, 'UTF8'));
   end if;
   return null;
@@ -1229,17 +1293,43 @@ end
 $$;
 
 -- Why a table cannot be captured from the WAL without breaking the application's own writes; NULL where it can.
+-- Publications of others count too: with FULL, each has to publish every column that UPDATE and DELETE identify a row by.
 create function "bemi".wal_refusal(a_relation oid) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select case
     when c.relkind = 'f' then 'a foreign table writes no WAL'
     when c.relpersistence = 'u' then 'an unlogged table writes no WAL'
-    when current_setting('server_version_num')::integer >= 180000
-      and exists (select from pg_attribute where attrelid = c.oid and attgenerated = 'v' and not attisdropped)
-      then 'REPLICA IDENTITY FULL would make its UPDATEs fail, for it has virtual generated columns'
+    when other.with_columns is not null
+      then format('with REPLICA IDENTITY FULL its UPDATEs would fail, for the publication %I has a column list for it', other.with_columns)
+    when current_setting('server_version_num')::integer >= 180000 then case
+      when generated.is_virtual
+        then 'with REPLICA IDENTITY FULL its UPDATEs would fail, for it has virtual generated columns'
+      when generated.is_stored and other.without_generated is not null
+        then format('with REPLICA IDENTITY FULL its UPDATEs would fail, for the publication %I leaves out its generated columns',
+          other.without_generated)
+      end
   end
-  from pg_class c where c.oid = a_relation
+  from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace,
+    lateral (select bool_or(attgenerated = 'v') as is_virtual, bool_or(attgenerated = 's') as is_stored
+      from pg_attribute where attrelid = c.oid and not attisdropped) as generated,
+    lateral (select
+        (select p.pubname from pg_publication p join pg_publication_rel r on r.prpubid = p.oid
+          where r.prrelid = c.oid and r.prattrs is not null and (p.pubupdate or p.pubdelete)
+            and p.pubname <> "bemi".own_name() limit 1) as with_columns,
+        (select p.pubname from pg_publication p join pg_publication_tables t on t.pubname = p.pubname
+          where t.schemaname = n.nspname and t.tablename = c.relname and (p.pubupdate or p.pubdelete)
+            and p.pubname <> "bemi".own_name() and to_jsonb(p) ->> 'pubgencols' <> 's' limit 1) as without_generated
+      ) as other
+  where c.oid = a_relation
+$$;
+
+-- What a table is captured by that comes to be tracked by itself: from the WAL only where that breaks nothing.
+create function "bemi".possible_capture(a_relation oid, a_wanted text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select case when a_wanted = 'wal' and "bemi".wal_refusal(a_relation) is not null then 'trigger' else a_wanted end
 $$;
 
 -- Makes a relation's rows decodable: identity FULL on itself, its root in the publication. Returns whether it changed anything.
@@ -1374,4 +1464,347 @@ begin
 end
 $$;
 ` },
+];
+
+/** What `bemi doctor` asks. Each gives rows of severity, name, object, problem and repair. */
+export const questions: readonly string[] = [
+  `-- What bemi doctor asks about the tracked tables: severity, name, object, problem, repair.
+with missing as (
+  select t.relation, w.name
+  from "bemi".tracked_tables t
+    join pg_class c on c.oid = t.relation,
+    lateral "bemi".wanted_triggers(t.relation, t.capture, t.capture = 'trigger' and "bemi".needs_row_level(t.relation)) as w
+  where not exists (select from "bemi".own_triggers o where o.relation = t.relation and o.name = w.name)
+), uncovered as (
+  select d.relation, t.relation as parent
+  from "bemi".tracked_tables t
+    join pg_class c on c.oid = t.relation,
+    lateral "bemi".with_descendants(t.relation) as d (relation)
+  where not exists (select from "bemi".tracked_tables known where known.relation = d.relation)
+    and not exists (select from pg_inherits i join "bemi".tracked_tables nearer on nearer.relation = i.inhparent
+      where i.inhrelid = d.relation and nearer.relation <> t.relation)
+)
+select 'error' as severity, 'trigger-missing' as name, relation::text as object,
+  format('the trigger %I is missing: changes of this table are not recorded as they should be', name) as problem,
+  'select "bemi".reconcile();' as repair
+from missing
+union all
+select 'error', 'trigger-disabled', o.relation::text,
+  format('the trigger %I is %s', o.name, case o.enabled when 'D' then 'disabled: changes are not recorded'
+    else 'not ENABLE ALWAYS: session_replication_role switches it off' end),
+  'select "bemi".reconcile();'
+from "bemi".own_triggers o join "bemi".tracked_tables t on t.relation = o.relation
+where o.enabled <> 'A'
+union all
+select 'error', 'trigger-outdated', o.relation::text,
+  format('the trigger %I does not fit the way in which this table has to be captured now', o.name),
+  'select "bemi".reconcile();'
+from "bemi".own_triggers o
+  join "bemi".tracked_tables t on t.relation = o.relation
+  join pg_class c on c.oid = t.relation
+where not o.is_cloned and o.name not in (
+  select w.name from "bemi".wanted_triggers(t.relation, t.capture, t.capture = 'trigger' and "bemi".needs_row_level(t.relation)) as w)
+union all
+select 'error', 'partition-untracked', relation::text,
+  format('belongs to %s, and is not tracked: a write straight to it is not recorded', parent),
+  'select "bemi".reconcile();'
+from uncovered
+union all
+select 'error', 'table-untracked', a.relation::text,
+  'all tables are to be tracked, and this one is not',
+  'select "bemi".reconcile();'
+from "bemi".all_tables() as a (relation)
+where (select track_all from "bemi".settings)
+  and not exists (select from "bemi".tracked_tables known where known.relation = a.relation)
+  and not exists (select from uncovered u where u.relation = a.relation)
+union all
+select 'warning', 'table-gone', format('%I.%I', t.schema, t.name),
+  'is tracked, and no longer exists',
+  'select "bemi".reconcile();'
+from "bemi".tracked_tables t
+where not exists (select from pg_class c where c.oid = t.relation)
+union all
+select 'error', 'replica-identity', c.oid::regclass::text,
+  'REPLICA IDENTITY is not FULL: what a row was before is not in the Write-Ahead Log',
+  'select "bemi".reconcile();'
+from "bemi".tracked_tables t join pg_class c on c.oid = t.relation
+where t.capture = 'wal' and c.relreplident <> 'f' and "bemi".wal_refusal(c.oid) is null
+union all
+select 'error', 'wal-impossible', c.oid::regclass::text,
+  'cannot be captured from the Write-Ahead Log: ' || "bemi".wal_refusal(c.oid),
+  format('select "bemi".track(%L, %L);', c.oid::regclass, '{"capture": "trigger"}')
+from "bemi".tracked_tables t join pg_class c on c.oid = t.relation
+where t.capture = 'wal' and "bemi".wal_refusal(c.oid) is not null
+union all
+select 'warning', 'mask-without-column', t.relation::text,
+  format('the masked column %I is gone: if another took its place, mask that one', m.name),
+  format('select "bemi".track(%L, %L);', t.relation, jsonb_build_object('mask', (
+    select coalesce(jsonb_agg(kept), '[]') from unnest(t.masked) as kept
+    where exists (select from pg_attribute a where a.attrelid = t.relation and a.attname = kept and not a.attisdropped))))
+from "bemi".tracked_tables t join pg_class c on c.oid = t.relation, unnest(t.masked) as m (name)
+where t.root = t.relation
+  and not exists (select from pg_attribute a where a.attrelid = t.relation and not a.attisdropped
+    and (a.attname = m.name
+      or a.attnum = any (t.masked_numbers) and a.attname <> all (t.masked)))
+union all
+select 'warning', 'other-bemi', t.tgrelid::regclass::text,
+  format('the trigger %I of another Bemi writes a message for each row besides', t.tgname),
+  format('drop trigger %I on %s;', t.tgname, t.tgrelid::regclass)
+from pg_trigger t join pg_proc p on p.oid = t.tgfoid
+where p.proname like '\\_bemi\\_%' and p.pronamespace <> '"bemi"'::regnamespace and not t.tgisinternal and t.tgparentid = 0
+union all
+select 'warning', 'other-bemi', e.evtname::text,
+  'this event trigger of another Bemi gives new tables its triggers',
+  format('drop event trigger %I;', e.evtname)
+from pg_event_trigger e join pg_proc p on p.oid = e.evtfoid
+where p.proname like '\\_bemi\\_%' and p.pronamespace <> '"bemi"'::regnamespace
+order by 1, 2, 3
+`,
+  `-- What bemi doctor asks about settings that switch things off unseen: severity, name, object, problem, repair.
+with settings as (
+  select s.setdatabase, s.setrole, split_part(entry, '=', 1) as name, substr(entry, position('=' in entry) + 1) as value,
+    case when s.setrole = 0 then format('alter database %I', d.datname)
+      else format('alter role %I%s', r.rolname, case when s.setdatabase = 0 then '' else format(' in database %I', d.datname) end)
+    end as owner
+  from pg_db_role_setting s
+    left join pg_database d on d.oid = s.setdatabase
+    left join pg_roles r on r.oid = s.setrole,
+    unnest(s.setconfig) as entry
+  where s.setdatabase = 0 or d.datname = current_database()
+)
+select 'error' as severity, 'event-trigger' as name, 'new tables and partitions' as object,
+  case when e.evtname is null then 'the event trigger is missing: nobody notices them'
+    else format('the event trigger %I is %s', e.evtname, case e.evtenabled when 'D' then 'disabled: nobody notices them'
+      else 'not ENABLE ALWAYS: session_replication_role switches it off' end) end as problem,
+  'select "bemi".follow_ddl();' as repair
+from "bemi".settings s left join pg_event_trigger e on e.evtfoid = '"bemi".on_ddl()'::regprocedure
+where s.event_trigger and e.evtenabled is distinct from 'A'
+union all
+select 'warning', 'event-trigger', 'new tables and partitions',
+  'no role that may create event triggers has installed Bemi: run bemi init after each change of the schema, or this once as a superuser',
+  'select "bemi".follow_ddl();'
+from "bemi".settings where not event_trigger
+union all
+select 'error', 'event-triggers-off', 'event_triggers', 'the setting event_triggers is off: nobody notices new tables and partitions',
+  'alter system reset event_triggers; select pg_reload_conf();'
+from pg_settings where name = 'event_triggers' and setting = 'off' and source in ('configuration file', 'command line')
+union all
+select case s.name when 'session_replication_role' then 'warning' else 'error' end, 'setting', s.owner,
+  case
+    when s.name = 'session_replication_role' then 'sets session_replication_role: the application''s own triggers and foreign keys do not fire'
+    when s.name = 'event_triggers' then 'sets event_triggers: nobody notices new tables and partitions'
+    when s.name = 'bemi.context' then 'sets bemi.context: every change that has no context of its own gets that one'
+    else format('sets %s, which is for Bemi''s own functions', s.name) end,
+  format('%s reset %s;', s.owner, s.name)
+from settings s
+where s.name = 'session_replication_role' and s.value <> 'origin'
+  or s.name = 'event_triggers' and s.value in ('off', 'false', 'no', '0')
+  or s.name in ('bemi.context', 'bemi.maintenance', 'bemi.reconciling', 'bemi.statement', 'bemi.statements')
+order by 1, 2, 3
+`,
+  `-- What bemi doctor asks about publication, slot and worker: severity, name, object, problem, repair.
+with tables as (
+  select t.relation from "bemi".tracked_tables t join pg_class c on c.oid = t.relation where t.capture = 'wal'
+), publication as (
+  select p.*, to_jsonb(p) ->> 'pubgencols' as generated_columns from pg_publication p where p.pubname = "bemi".own_name()
+), slots as (
+  select n.name, s.plugin, s.database, s.active, s.wal_status, s.restart_lsn,
+    case when pg_is_in_recovery() then null else pg_current_wal_lsn() - s.restart_lsn end as retained
+  from (
+    select "bemi".slot_name() as name
+    where not exists (select from "bemi".checkpoints c join pg_replication_slots s on s.slot_name = c.slot)
+    union
+    select c.slot from "bemi".checkpoints c join pg_replication_slots s on s.slot_name = c.slot
+    where s.database = current_database()
+  ) as n left join pg_replication_slots s on s.slot_name = n.name
+)
+select 'error' as severity, 'wal-level' as name, 'wal_level' as object,
+  format('is %s: tables are tracked from the Write-Ahead Log, and it cannot be decoded', current_setting('wal_level')) as problem,
+  'alter system set wal_level = ''logical''; -- then restart PostgreSQL' as repair
+where exists (select from tables) and current_setting('wal_level') <> 'logical'
+union all
+select 'error', 'publication-missing', "bemi".own_name(),
+  'there is no such publication: nothing can be decoded',
+  'select "bemi".reconcile();'
+where exists (select from tables) and not exists (select from publication)
+union all
+select 'error', 'publication-options', p.pubname::text,
+  'the publication leaves out some operations, or does not speak of partitions by their root',
+  format('alter publication %I set (publish = ''insert, update, delete, truncate'', publish_via_partition_root = true%s);', p.pubname,
+    case when p.generated_columns is null then '' else ', publish_generated_columns = stored' end)
+from publication p
+where not (p.pubinsert and p.pubupdate and p.pubdelete and p.pubtruncate and p.pubviaroot) or p.generated_columns <> 's'
+union all
+select 'error', 'publication-filter', r.prrelid::regclass::text,
+  format('the publication %I has a row filter or a column list for it: what those leave out is not recorded', p.pubname),
+  format('alter publication %I drop table only %s; alter publication %1$I add table only %2$s;', p.pubname, r.prrelid::regclass)
+from publication p join pg_publication_rel r on r.prpubid = p.oid
+where r.prqual is not null or r.prattrs is not null
+union all
+select 'error', 'not-published', t.relation::text,
+  format('is not in the publication %I: its changes are not decoded', "bemi".own_name()),
+  'select "bemi".reconcile();'
+from tables t join pg_class c on c.oid = t.relation
+where not c.relispartition and exists (select from publication) and "bemi".wal_refusal(t.relation) is null
+  and not exists (select from publication p join pg_publication_rel r on r.prpubid = p.oid where r.prrelid = t.relation)
+union all
+select 'error', 'slot-missing', s.name,
+  'there is no such replication slot: changes are not kept for the worker. What it had not read is lost, which the worker records as a gap',
+  format('select pg_create_logical_replication_slot(%L, ''pgoutput'');', s.name)
+from slots s
+where exists (select from tables) and s.plugin is null and current_setting('wal_level') = 'logical'
+union all
+select 'error', 'slot-lost', s.name,
+  'the server removed WAL before the worker read it: nothing more can be read from this slot. The worker records the gap',
+  format('select pg_drop_replication_slot(%L); select pg_create_logical_replication_slot(%1$L, ''pgoutput'');', s.name)
+from slots s
+where s.wal_status = 'lost'
+union all
+select 'error', 'slot-foreign', s.name,
+  'this replication slot is not one of this database for pgoutput',
+  format('select pg_drop_replication_slot(%L); select pg_create_logical_replication_slot(%1$L, ''pgoutput'');', s.name)
+from slots s
+where s.plugin <> 'pgoutput' or s.database <> current_database()
+union all
+select 'warning', 'slot-unused', s.name,
+  'no table is tracked from the Write-Ahead Log, and this replication slot keeps it all the same',
+  format('select pg_drop_replication_slot(%L);', s.name)
+from slots s
+where s.plugin is not null and not s.active and not exists (select from tables)
+union all
+select 'warning', 'worker-behind', s.name,
+  format('%s of WAL wait for a worker%s', pg_size_pretty(s.retained), case when s.active then '' else ', and none is reading' end),
+  'bemi worker'
+from slots s
+where s.retained > coalesce((select setting::bigint * 1024 * 512 from pg_settings
+  where name = 'max_slot_wal_keep_size' and setting::bigint > 0), 1073741824) and s.wal_status <> 'lost'
+union all
+select 'warning', 'slot-unbounded', 'max_slot_wal_keep_size',
+  'is not set: while no worker runs, the slot keeps WAL until the disk is full',
+  'alter system set max_slot_wal_keep_size = ''10GB''; select pg_reload_conf();'
+from pg_settings
+where name = 'max_slot_wal_keep_size' and setting = '-1' and exists (select from slots where plugin is not null)
+union all
+select 'note', 'unsealed', 'messages',
+  'any role can write messages that pass for the database''s own: who did it can be forged',
+  'bemi init --seal'
+where exists (select from tables) and not exists (select from "bemi".seal)
+union all
+select 'warning', 'seal-not-enforced', 'messages',
+  'are sealed, and messages without the seal still pass',
+  'select "bemi".seal();'
+from "bemi".seal
+where not pg_is_in_recovery() and (enforced_from is null or enforced_from > pg_current_wal_insert_lsn())
+order by 1, 2, 3
+`,
+  `-- What bemi doctor asks about the log itself and who may touch it: severity, name, object, problem, repair.
+with log as (
+  select '"bemi".changes'::regclass as relation
+  union all
+  select inhrelid::regclass from pg_inherits where inhparent = '"bemi".changes'::regclass
+), owner as (
+  select relowner as id, pg_get_userbyid(relowner) as name, rolsuper as is_superuser
+  from pg_class c join pg_roles r on r.oid = c.relowner where c.oid = '"bemi".changes'::regclass
+), definers (signature) as (values
+  ('emit_context()'), ('capture_insert()'), ('capture_update()'), ('capture_delete()'), ('capture_truncate()'),
+  ('capture_row()'), ('begin_statement()'), ('end_statement()'), ('open_frame(oid, text)'), ('reconcile()'), ('on_ddl()'),
+  ('maintain()'), ('write_or_set_aside(uuid, text)'), ('register_source(text, integer, text, text)')
+), grants as (
+  select c.oid, c.oid::regclass as relation, c.relkind, g.grantee, g.privilege_type,
+    case g.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end as grantee_name,
+    coalesce((select r.rolreplication from pg_roles r where r.oid = g.grantee), false) as is_worker
+  from pg_class c, aclexplode(c.relacl) g
+  where (c.relnamespace = '"bemi"'::regnamespace or c.oid = to_regclass('public.changes')
+      and obj_description(c.oid, 'pg_class') = 'Changes of tracked tables, from "bemi".changes')
+    and c.relkind in ('r', 'p', 'v', 'S') and g.grantee <> c.relowner
+)
+select 'warning' as severity, 'default-partition' as name, '"bemi".changes_default' as object,
+  'holds changes: the partitions for them are missing' as problem,
+  'select "bemi".maintain();' as repair
+where exists (select from "bemi".changes_default)
+union all
+select 'warning', 'partitions-ahead', '"bemi".changes',
+  'the partition of next month is missing: nobody calls maintain()',
+  'select "bemi".maintain();'
+where to_regclass('"bemi".changes_p' || to_char(date_trunc('month', now() at time zone 'UTC') + interval '1 month', 'YYYYMM')) is null
+union all
+select 'error', 'append-only', l.relation::text,
+  case when t.tgname is null then format('the trigger %s is missing', w.name) else format('the trigger %s is disabled', w.name) end
+    || ': the log can be rewritten',
+  case when t.tgname is null
+    then format('create trigger %s before %s on %s for each %s execute function "bemi".refuse_rewrite();', w.name, w.events, l.relation, w.level)
+    else format('alter table %s enable trigger %I;', l.relation, w.name) end
+from log l
+  cross join (values ('append_only', 'update or delete', 'row'), ('append_only_truncate', 'truncate', 'statement')) as w (name, events, level)
+  left join pg_trigger t on t.tgrelid = l.relation and t.tgname = w.name
+where (t.tgname is null or t.tgenabled not in ('O', 'A'))
+  -- A partition's row trigger comes back with that of the whole.
+  and not (w.level = 'row' and t.tgname is null and l.relation <> '"bemi".changes'::regclass
+    and not exists (select from pg_trigger p where p.tgrelid = '"bemi".changes'::regclass and p.tgname = w.name))
+union all
+select 'error', 'row-security', l.relation::text,
+  'row security is on: changes can be hidden, and refused',
+  format('alter table %s disable row level security, no force row level security;', l.relation)
+from log l join pg_class c on c.oid = l.relation
+where c.relrowsecurity or c.relforcerowsecurity
+union all
+select 'error', 'log-owner', c.oid::regclass::text,
+  format('belongs to %I, and the functions that write the log to %I', pg_get_userbyid(c.relowner), pg_get_userbyid(p.proowner)),
+  format('alter table %s owner to %I;', c.oid::regclass, pg_get_userbyid(p.proowner))
+from pg_class c, pg_proc p
+where p.oid = '"bemi".emit_context()'::regprocedure and c.relnamespace = '"bemi"'::regnamespace
+  and c.relkind in ('r', 'p', 'v') and c.relowner <> p.proowner
+union all
+select 'error', 'function-changed', p.oid::regprocedure::text,
+  'is no longer SECURITY DEFINER with a search_path of its own: writes of other roles are not recorded, or fail',
+  format('alter function %s security definer set search_path = pg_catalog, pg_temp;', p.oid::regprocedure)
+from definers d join pg_proc p on p.oid = to_regprocedure('"bemi".' || d.signature)
+where not p.prosecdef or coalesce(array_to_string(p.proconfig, ' '), '') not like '%search\\_path=pg\\_catalog, pg\\_temp%'
+union all
+select 'error', 'log-rights', relation::text,
+  format('%s may %s it', grantee_name, string_agg(lower(privilege_type), ', ' order by privilege_type)),
+  format('revoke %s on %s %s from %s;', string_agg(lower(privilege_type), ', ' order by privilege_type),
+    case relkind when 'S' then 'sequence' else 'table' end, relation, grantee_name)
+from grants
+where (grantee = 0 or privilege_type <> 'SELECT' and relkind <> 'S')
+  -- What a worker needs: see bemi generate roles.
+  and not (is_worker and (privilege_type = 'INSERT' or relation = '"bemi".checkpoints'::regclass and privilege_type = 'UPDATE'))
+group by relation, relkind, grantee_name
+union all
+select 'error', 'function-rights', p.oid::regprocedure::text,
+  'everybody may call it',
+  format('revoke execute on function %s from public;', p.oid::regprocedure)
+from pg_proc p
+where p.pronamespace = '"bemi"'::regnamespace
+  and exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) where grantee = 0)
+union all
+select 'warning', 'owner-member', quote_ident(r.rolname),
+  format('is a member of %I, the owner of the log: it can switch tracking off, and erase', o.name),
+  format('revoke %I from %I;', o.name, r.rolname)
+from owner o join pg_auth_members m on m.roleid = o.id join pg_roles r on r.oid = m.member
+where not r.rolsuper
+union all
+select 'warning', 'owner-connected', quote_ident(a.usename),
+  format('%s, connected now, %s: it can switch tracking off, and erase',
+    coalesce(nullif(min(a.application_name), ''), 'an application'),
+    case when bool_or(r.rolsuper) then 'is a superuser' else 'owns the log' end),
+  'bemi generate roles | psql  -- then let the application connect as bemi_application'
+from pg_stat_activity a join pg_roles r on r.oid = a.usesysid, owner o
+where a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_type = 'client backend'
+  and (r.rolsuper or r.oid = o.id)
+  and a.application_name !~ '^(bemi|psql|pg_dump|pgAdmin|DBeaver)'
+group by a.usename
+union all
+select 'warning', 'set-aside', '"bemi".set_aside',
+  format('%s changes that the log refused are kept aside (SQLSTATE %s)', count(*), string_agg(distinct sqlstate, ', ')),
+  'select "bemi".retry_set_aside();'
+from "bemi".set_aside
+having count(*) > 0
+union all
+select 'warning', 'view-missing', 'public.changes',
+  'the view under which Bemi''s documentation and readers know the log is missing',
+  'select "bemi".ensure_view();'
+where to_regnamespace('public') is not null and to_regclass('public.changes') is null
+order by 1, 2, 3
+`,
 ];

@@ -49,8 +49,7 @@ export async function install(
 }
 
 async function migrate(tx: Database, schema: string): Promise<InstallResult> {
-  // One lock for all schemas of the database: they share the view public.changes.
-  await tx.query("select pg_advisory_xact_lock(hashtextextended('bemi.install', 0))");
+  await tx.query(LOCK);
   const from = await installedVersion(tx, schema);
   if (from > SCHEMA_VERSION) {
     throw new BemiError(
@@ -60,41 +59,75 @@ async function migrate(tx: Database, schema: string): Promise<InstallResult> {
     );
   }
   if (from === SCHEMA_VERSION) return { from, to: from };
-  await tx.execute("set local search_path = pg_catalog, pg_temp");
-  await tx.execute("set local client_min_messages = warning");
-  if (from === 0) await tx.execute(inSchema(schema, await ledgerSql(tx, schema)));
-  for (const migration of migrations.slice(from)) {
-    await tx.query(
-      inSchema(schema, 'insert into "bemi".migrations (version, name) values ($1::text::integer, $2)'),
-      [String(migration.version), migration.name],
-    );
-    await tx.execute(inSchema(schema, migration.sql));
-  }
-  await tx.execute(inSchema(schema, TAKE_BACK_GRANTS));
+  await tx.execute(script(schema, from, from === 0 && await isFree(tx, schema)));
   return { from, to: SCHEMA_VERSION };
 }
 
-async function ledgerSql(tx: Database, schema: string): Promise<string> {
+export interface InstallSqlOptions extends SchemaOptions {
+  /**
+   * The version to upgrade from.
+   * @default 0, which creates everything
+   */
+  readonly from?: number | undefined;
+}
+
+/**
+ * What {@linkcode install} does, as one script in one transaction, for those who run migrations by other means.
+ *
+ * @throws {BemiError} `usage`, `invalid_name`
+ */
+export function installSql(options: InstallSqlOptions = {}): string {
+  const { schema = DEFAULT_SCHEMA, from = 0 } = options;
+  quoteSchema(schema);
+  if (!Number.isInteger(from) || from < 0 || from >= SCHEMA_VERSION) {
+    throw new BemiError("usage", `There is no upgrade from version ${from}`, {
+      hint: `This library's version is ${SCHEMA_VERSION}: pass a lower one, or none to install.`,
+    });
+  }
+  return `begin;\n${LOCK};\n${script(schema, from, true)}\ncommit;\n`;
+}
+
+// One lock for all schemas of the database: they share the view public.changes.
+const LOCK = "select pg_advisory_xact_lock(hashtextextended('bemi.install', 0))";
+
+function script(schema: string, from: number, createsSchema: boolean): string {
+  const steps = migrations.slice(from).map(({ version, name, sql }) =>
+    `insert into "bemi".migrations (version, name) values (${version}, '${name}');\n${sql}`
+  );
+  const ledger = `${createsSchema ? SCHEMA : ""}${LEDGER}`;
+  return inSchema(
+    schema,
+    [
+      "set local search_path = pg_catalog, pg_temp;\nset local client_min_messages = warning;",
+      ...(from === 0 ? [ledger] : []),
+      ...steps,
+      `${TAKE_BACK_GRANTS};`,
+    ].join("\n\n"),
+  );
+}
+
+const SCHEMA = `create schema "bemi";
+comment on schema "bemi" is 'Change tracking by Bemi';
+`;
+
+const LEDGER = `create table "bemi".migrations (
+  version integer primary key,
+  name text not null,
+  applied_at timestamptz not null default clock_timestamp()
+);`;
+
+/** Whether the name is free; somebody else's schema may be used as well, while it is empty. */
+async function isFree(tx: Database, schema: string): Promise<boolean> {
   const [existing] = await tx.query<{ used: boolean }>(
     `select exists (select from pg_class where relnamespace = n.oid)
       or exists (select from pg_proc where pronamespace = n.oid) as used
     from pg_namespace n where nspname = $1::text`,
     [schema],
   );
-  if (existing?.used) {
-    throw new BemiError("schema_incompatible", `The schema "${schema}" holds objects that are not Bemi's`, {
-      hint: "Choose another schema for Bemi with --schema, or the option `schema`.",
-    });
-  }
-  const create = existing
-    ? ""
-    : `create schema "bemi"; comment on schema "bemi" is 'Change tracking by Bemi';`;
-  return `${create}
-    create table "bemi".migrations (
-      version integer primary key,
-      name text not null,
-      applied_at timestamptz not null default clock_timestamp()
-    );`;
+  if (!existing?.used) return !existing;
+  throw new BemiError("schema_incompatible", `The schema "${schema}" holds objects that are not Bemi's`, {
+    hint: "Choose another schema for Bemi with --schema, or the option `schema`.",
+  });
 }
 
 // Functions can be executed by everybody unless that is taken back, and hosts' default privileges give more. Only what

@@ -3,15 +3,19 @@
  *
  * @module
  */
-export { install, SCHEMA_VERSION } from "./install.ts";
-export type { InstallResult, SchemaOptions } from "./install.ts";
+export { doctor } from "./doctor.ts";
+export type { Finding } from "./doctor.ts";
+export { install, installSql, SCHEMA_VERSION } from "./install.ts";
+export type { InstallResult, InstallSqlOptions, SchemaOptions } from "./install.ts";
 export { maintain } from "./maintain.ts";
 export type { MaintenanceStep } from "./maintain.ts";
 export { rolesSql } from "./roles.ts";
+export { seal } from "./seal.ts";
+export type { SealOptions } from "./seal.ts";
 export { status } from "./status.ts";
 export type { Status, TrackedTable } from "./status.ts";
-export { track, trackableTables, trackAll, untrack } from "./track.ts";
-export type { TrackOptions } from "./track.ts";
+export { planTracking, track, trackAll, trackingSql, untrack } from "./track.ts";
+export type { PlannedTable, TrackOptions } from "./track.ts";
 export { uninstall } from "./uninstall.ts";
 export type {
   Database,

@@ -3,18 +3,49 @@ import type { SchemaOptions } from "./install.ts";
 import { inSchema } from "./schema.ts";
 
 /**
- * SQL that makes the roles of least privilege, for the owner of the installation to read and run: `bemi_reader` reads
- * the log, `bemi_worker` fills it from the Write-Ahead Log. An application needs no right on it at all.
- * Both cannot log in until somebody lets them, with a password of their own choice.
+ * SQL that makes the roles of least privilege, for the owner of the installation to read and run: `bemi_application`
+ * reads and writes the tracked tables, and has no right on the log; `bemi_reader` reads the log; `bemi_worker` fills it
+ * from the Write-Ahead Log. The owner stays what it is, and migrates. None can log in until somebody lets it.
  */
 export function rolesSql(options: SchemaOptions = {}): string {
   return inSchema(options.schema ?? DEFAULT_SCHEMA, ROLES);
 }
 
-const ROLES = `-- Reads the log, and nothing else.
+const ROLES =
+  `-- What the application connects as: it reads and writes the tables of the schemas in which tables are tracked.
+-- It owns nothing, so that it can neither switch tracking off nor touch the log.
+create role bemi_application;
+do $$
+declare
+  v_schema text;
+begin
+  for v_schema in
+    select distinct quote_ident(n.nspname)
+    from "bemi".tracked_tables t join pg_class c on c.oid = t.relation join pg_namespace n on n.oid = c.relnamespace
+  loop
+    execute format('grant usage on schema %s to bemi_application;
+      grant select, insert, update, delete on all tables in schema %1$s to bemi_application;
+      grant usage on all sequences in schema %1$s to bemi_application;
+      alter default privileges in schema %1$s grant select, insert, update, delete on tables to bemi_application;
+      alter default privileges in schema %1$s grant usage on sequences to bemi_application', v_schema);
+  end loop;
+  if to_regclass('public.changes') is not null then
+    revoke all on public.changes from bemi_application;
+  end if;
+end
+$$;
+
+-- Reads the log, and nothing else.
 create role bemi_reader;
 grant usage on schema "bemi" to bemi_reader;
 grant select on "bemi".changes, "bemi".sources, "bemi".gaps to bemi_reader;
+do $$
+begin
+  if to_regclass('public.changes') is not null then
+    grant select on public.changes to bemi_reader;
+  end if;
+end
+$$;
 
 -- Runs bemi-poll. REPLICATION is a superuser's to give, is not inherited, and reads the rows of every published table.
 create role bemi_worker replication;
@@ -22,10 +53,10 @@ grant usage on schema "bemi" to bemi_worker;
 grant select on "bemi".migrations, "bemi".tracked_tables to bemi_worker;
 grant select, insert, update on "bemi".checkpoints to bemi_worker;
 grant insert on "bemi".changes, "bemi".gaps to bemi_worker;
-grant execute on function "bemi".own_name(), "bemi".slot_name(), "bemi".this_cluster(),
+grant execute on function "bemi".own_name(), "bemi".slot_name(), "bemi".this_cluster(), "bemi".read_seal(),
   "bemi".register_source(text, integer, text, text), "bemi".key_columns(oid),
   "bemi".masked_columns(oid, text[], smallint[]), "bemi".write_or_set_aside(uuid, text),
   "bemi".maintain() to bemi_worker;
 
--- Then: alter role bemi_worker login password '…'; grant bemi_reader to somebody;
+-- Then: alter role bemi_application login password '...'; and so the others.
 `;

@@ -2,7 +2,7 @@ import { connect } from "../database/connect.ts";
 import type { Database, DatabaseLike } from "../database/port.ts";
 import { SQLSTATE, sqlstateOf } from "../database/sqlstate.ts";
 import { BemiError, type BemiErrorCode } from "../errors.ts";
-import { DEFAULT_SCHEMA } from "../identifiers.ts";
+import { DEFAULT_SCHEMA, quoteLiteral } from "../identifiers.ts";
 import type { SchemaOptions } from "./install.ts";
 import { inSchema, requireInstalled } from "./schema.ts";
 
@@ -60,35 +60,113 @@ export async function untrack(
   await onTable(db, table, options, 'select "bemi".untrack($1::text::regclass)', []);
 }
 
-/** The tables that can be tracked: every ordinary and partitioned one that is not the system's, temporary, or Bemi's. */
-export async function trackableTables(
+/** One table that is going to be tracked. */
+export interface PlannedTable {
+  /** As in SQL, with its schema. */
+  readonly table: string;
+  /** `undefined` where it stays as it is. */
+  readonly capture: "trigger" | "wal" | undefined;
+  /** Why it cannot be captured from the Write-Ahead Log as wished, if so. */
+  readonly reason: string | undefined;
+}
+
+/**
+ * What tracking these tables would come to, with everything that can be known to be wrong before a table is touched.
+ * Without names, every ordinary and partitioned table: one that cannot be captured from the Write-Ahead Log without
+ * breaking the application's writes is to be captured by triggers.
+ *
+ * @throws {BemiError} `table_missing`, `not_trackable`, `privilege_missing`, `schema_missing`
+ */
+export async function planTracking(
   db: DatabaseLike,
-  options: SchemaOptions = {},
-): Promise<string[]> {
-  const schema = options.schema ?? DEFAULT_SCHEMA;
-  const rows = await connect(db).query<{ name: string }>(inSchema(
-    schema,
-    `select format('%I.%I', n.nspname, c.relname) as name
-    from pg_class c join pg_namespace n on n.oid = c.relnamespace
-    where c.relkind in ('r', 'p') and not c.relispartition and "bemi".refusal(c.oid) is null
-      and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
-    order by 1`,
-  ));
-  return rows.map((row) => row.name);
+  tables: readonly string[] | undefined,
+  options: Pick<TrackOptions, "capture" | "schema"> = {},
+): Promise<PlannedTable[]> {
+  const { schema = DEFAULT_SCHEMA, capture } = options;
+  const database = connect(db);
+  await requireInstalled(database, schema);
+  const names = tables && await Promise.all(tables.map((table) => resolve(database, table)));
+  const found = await database.query<Candidate>(
+    inSchema(schema, CANDIDATES),
+    [names === undefined ? null : JSON.stringify(names)],
+  );
+  const refused = found.find(({ refusal }) => refusal !== null);
+  if (refused) throw new BemiError("not_trackable", `Cannot track ${refused.name}, as ${refused.refusal}`);
+  const foreign = found.filter(({ owned }) => !owned).map(({ name }) => name);
+  if (foreign.length > 0) {
+    throw new BemiError(
+      "privilege_missing",
+      `Cannot track ${foreign.join(", ")}: this role does not own it`,
+      {
+        hint: "Run this as the owner, or name the tables to track.",
+      },
+    );
+  }
+  const impossible = names && capture === "wal" && found.find(({ reason }) => reason !== null);
+  if (impossible) throw notFromWal(impossible);
+  return found.map(({ name, reason }) =>
+    capture === "wal" && reason !== null
+      ? { table: name, capture: "trigger", reason }
+      : { table: name, capture, reason: undefined }
+  );
+}
+
+interface Candidate {
+  readonly name: string;
+  readonly refusal: string | null;
+  readonly reason: string | null;
+  readonly owned: boolean;
+}
+
+const CANDIDATES = `select format('%I.%I', n.nspname, c.relname) as name, "bemi".refusal(c.oid) as refusal,
+    "bemi".wal_refusal(c.oid) as reason, pg_has_role(session_user, c.relowner, 'usage') as owned
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where case when $1::text is null then c.oid in (select "bemi".all_tables())
+    else $1::text::jsonb ? format('%I.%I', n.nspname, c.relname) end
+  order by 1`;
+
+function notFromWal({ name, reason }: Candidate): BemiError {
+  return new BemiError("not_trackable", `Cannot capture ${name} from the Write-Ahead Log, as ${reason}`, {
+    hint: 'Track it with capture "trigger".',
+  });
 }
 
 /** Tracks every table there is, one transaction each, and from now on each new one. */
-export async function trackAll(db: DatabaseLike, options: TrackOptions = {}): Promise<string[]> {
+export async function trackAll(db: DatabaseLike, options: TrackOptions = {}): Promise<PlannedTable[]> {
   const schema = options.schema ?? DEFAULT_SCHEMA;
-  const database = connect(db);
-  await requireInstalled(database, schema);
-  const tables = await trackableTables(db, options);
-  for (const table of tables) await track(db, table, options);
-  await database.query(
+  const plan = await planTracking(db, undefined, options);
+  for (const { table, capture } of plan) await track(db, table, { ...options, capture });
+  await connect(db).query(
     inSchema(schema, 'update "bemi".settings set track_all = true, capture = coalesce($1::text, capture)'),
     [options.capture ?? null],
   );
-  return tables;
+  return plan;
+}
+
+/**
+ * SQL that tracks tables, to follow {@linkcode installSql}; without names, every table and each new one.
+ * From the Write-Ahead Log it makes the publication and the slot as well.
+ */
+export function trackingSql(
+  tables: readonly string[] | undefined,
+  options: Required<Pick<TrackOptions, "capture">> & SchemaOptions,
+): string {
+  const { schema = DEFAULT_SCHEMA, capture = "trigger" } = options;
+  const slot = capture === "trigger" ? [] : [
+    'select "bemi".ensure_publication();',
+    `select pg_create_logical_replication_slot("bemi".slot_name(), 'pgoutput');`,
+  ];
+  const tracking = tables === undefined
+    ? [
+      `update "bemi".settings set track_all = true, capture = '${capture}';`,
+      'select "bemi".reconcile();',
+    ]
+    : [];
+  // A table may be called like the token.
+  const tracked = (tables ?? []).map((table) =>
+    `${inSchema(schema, 'select "bemi".track(')}${quoteLiteral(table)}, '{"capture": "${capture}"}');`
+  );
+  return `\n${[...slot, ...tracking].map((sql) => inSchema(schema, sql)).concat(tracked).join("\n")}\n`;
 }
 
 async function onTable(

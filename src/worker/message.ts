@@ -9,6 +9,8 @@ export interface ContextMessage {
   readonly operation: "INSERT" | "UPDATE" | "DELETE" | "TRUNCATE";
   /** The whole context as it is stored, a JSON object. */
   readonly context: string;
+  /** The owner's secret, which is in each message of a sealed installation. */
+  readonly seal: string | undefined;
 }
 
 const OPERATIONS: readonly string[] = ["INSERT", "UPDATE", "DELETE", "TRUNCATE"];
@@ -30,6 +32,7 @@ export function parseMessage(content: Buffer): ContextMessage | undefined {
     context,
     claims,
     client,
+    seal,
   ] = fields;
   if (!/^\d{1,10}$/.test(root) || !OPERATIONS.includes(operation) || !/^\d{1,10}$/.test(pid)) {
     return undefined;
@@ -42,6 +45,7 @@ export function parseMessage(content: Buffer): ContextMessage | undefined {
     isLeaf: leaf !== root,
     operation: operation as ContextMessage["operation"],
     context: storedContext({ db, statement, context, claims, client }),
+    seal,
   };
 }
 

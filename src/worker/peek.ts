@@ -1,7 +1,8 @@
 import { Buffer } from "node:buffer";
 import { BemiError } from "../errors.ts";
+import { quoteLiteral } from "../identifiers.ts";
 import { formatLsn, type Lsn } from "./decode.ts";
-import { copyOut, inTransaction, quoteLiteral, type WorkerSql } from "./sql.ts";
+import { copyOut, inTransaction, type WorkerSql } from "./sql.ts";
 import { VALUE_SETTINGS } from "./values.ts";
 
 /** One message of the slot: where it stands, and its bytes, valid until the next one. */

@@ -2,7 +2,7 @@ import { SQLSTATE, sqlstateOf } from "../database/sqlstate.ts";
 import { decode, type Lsn } from "./decode.ts";
 import type { Origin } from "./encode.ts";
 import { peek } from "./peek.ts";
-import { advance, slotState, type Source, tableFacts } from "./source.ts";
+import { advance, readSeal, slotState, type Source, tableFacts } from "./source.ts";
 import type { WorkerSql } from "./sql.ts";
 import { type Change, stitcher } from "./stitch.ts";
 import type { TypeCatalog } from "./types.ts";
@@ -54,7 +54,7 @@ async function attempt(options: RoundOptions, isCareful: boolean): Promise<Round
   const idle = { written: 0, setAside: 0, consumed: state.flushed, lag: 0n, isMore: false };
   if (state.flushed <= state.confirmed) return idle;
   const facts = await tableFacts(source);
-  const stitch = stitcher({ table: (oid) => facts.get(oid), type: types.get });
+  const stitch = stitcher({ table: (oid) => facts.get(oid), type: types.get, seal: await readSeal(source) });
   const origin = { ...options.origin, queuedAt: new Date().toISOString() };
   let messages = 0;
   let target = state.flushed;

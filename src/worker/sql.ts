@@ -94,7 +94,3 @@ export async function copyIn(tx: Pick<WorkerSql, "unsafe">, statement: string): 
     },
   };
 }
-
-export function quoteLiteral(text: string): string {
-  return `'${text.replaceAll("'", "''")}'`;
-}

@@ -49,6 +49,14 @@ export interface Transaction {
 export interface Catalog {
   table(oid: number): TableFacts | undefined;
   type(oid: number): ValueType;
+  /** A message from there on that lacks the secret is somebody's forgery. */
+  readonly seal?: Seal | undefined;
+}
+
+/** The owner's secret, as `bemi init --seal` made it. */
+export interface Seal {
+  readonly secret: string;
+  readonly enforcedFrom: Lsn;
 }
 
 /** Takes the messages of one decoding session, in order. */
@@ -93,6 +101,9 @@ export function stitcher(catalog: Catalog): Stitcher {
   const messages = new Map<number, Attributed[]>();
   const moves = new Map<number, HalfMove[]>();
   const truncated = new Map<number, { position: Lsn; context: string }>();
+
+  const isForged = ({ seal }: ContextMessage, lsn: Lsn): boolean =>
+    catalog.seal !== undefined && lsn >= catalog.seal.enforcedFrom && seal !== catalog.seal.secret;
 
   const begin = (next: Transaction): void => {
     transaction = next;
@@ -163,7 +174,7 @@ export function stitcher(catalog: Catalog): Stitcher {
       case "message": {
         if (!message.isTransactional || message.prefix !== "_bemi" || !transaction) return;
         const parsed = parseMessage(message.content);
-        if (!parsed) return;
+        if (!parsed || isForged(parsed, lsn)) return;
         const { root, operation, context } = parsed;
         const own = (messages.get(root) ?? []).filter((known) => known.operation !== operation);
         messages.set(root, [...own, { operation, context, order: order++ }]);

@@ -1,4 +1,4 @@
-// Writes the migrations under sql/ into a module, so that no runtime needs a file system to install them.
+// Writes the migrations under sql/, and doctor's questions, into a module, so that no runtime needs a file system.
 // `--check` only says whether the module is fresh.
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { Buffer } from "node:buffer";
@@ -7,17 +7,24 @@ import process from "node:process";
 const root = new URL("../../", import.meta.url);
 const target = new URL("src/generated/sql.ts", root);
 
-const files = (await readdir(new URL("sql/", root))).filter((name) => name.endsWith(".sql")).sort();
+const sqlFiles = async (folder) =>
+  (await readdir(new URL(folder, root))).filter((name) => name.endsWith(".sql")).sort();
+const read = async (file) => {
+  const sql = await readFile(new URL(file, root), "utf8");
+  // A database may have an encoding that lacks the character.
+  if (Buffer.byteLength(sql) !== sql.length) throw new Error(`${file}: not all of it is ASCII`);
+  return sql;
+};
+
 const migrations = [];
-for (const file of files) {
+for (const file of await sqlFiles("sql/")) {
   const match = /^(\d{6})_([a-z_]+)\.sql$/.exec(file);
   if (!match) throw new Error(`${file}: a migration is called NNNNNN_name.sql`);
   if (Number(match[1]) !== migrations.length + 1) throw new Error(`${file}: the numbers have a gap`);
-  const sql = await readFile(new URL(`sql/${file}`, root), "utf8");
-  // A database may have an encoding that lacks the character.
-  if (Buffer.byteLength(sql) !== sql.length) throw new Error(`${file}: not all of it is ASCII`);
-  migrations.push({ version: Number(match[1]), name: match[2], sql });
+  migrations.push({ version: Number(match[1]), name: match[2], sql: await read(`sql/${file}`) });
 }
+const questions = [];
+for (const file of await sqlFiles("sql/doctor/")) questions.push(await read(`sql/doctor/${file}`));
 
 const literal = (text) => "`" + text.replace(/[\\`]|\$\{/g, "\\$&") + "`";
 const module = `// Generated from sql/ by \`npm run generate\`. Do not edit.
@@ -31,6 +38,11 @@ export interface Migration {
 
 export const migrations: readonly Migration[] = [
 ${migrations.map((m) => `  { version: ${m.version}, name: "${m.name}", sql: ${literal(m.sql)} },`).join("\n")}
+];
+
+/** What \`bemi doctor\` asks. Each gives rows of severity, name, object, problem and repair. */
+export const questions: readonly string[] = [
+${questions.map((sql) => `  ${literal(sql)},`).join("\n")}
 ];
 `;
 

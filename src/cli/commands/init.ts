@@ -1,7 +1,16 @@
 import { type Command, Option } from "commander";
 import type postgres from "postgres";
 import { BemiError } from "../../errors.ts";
-import { install, status, track, trackableTables, trackAll } from "../../install/mod.ts";
+import type { DatabaseLike } from "../../database/port.ts";
+import {
+  install,
+  type PlannedTable,
+  planTracking,
+  seal,
+  status,
+  track,
+  trackAll,
+} from "../../install/mod.ts";
 import { createSlot } from "../../worker/mod.ts";
 import { withConnection } from "../connection.ts";
 import type { Io } from "../io.ts";
@@ -10,6 +19,7 @@ import { type ConnectionOptions, withConnectionOptions } from "../options.ts";
 interface Options extends ConnectionOptions {
   readonly all?: true;
   readonly capture: "trigger" | "wal";
+  readonly seal?: true;
   readonly dryRun?: true;
 }
 
@@ -22,6 +32,7 @@ export function addInit(program: Command, io: Io): void {
       new Option("--capture <path>", "by triggers, or by a worker from the Write-Ahead Log")
         .choices(["trigger", "wal"]).default("trigger"),
     )
+    .option("--seal", "let no role but the owner forge who did it, where the Write-Ahead Log is read")
     .option("--dry-run", "say what would be done, and do nothing")
     .addHelpText(
       "after",
@@ -40,29 +51,28 @@ Examples:
 }
 
 async function init(sql: postgres.Sql, tables: readonly string[], options: Options, io: Io): Promise<void> {
-  const { schema } = options;
-  if (options.dryRun) {
-    io.out(await plan(sql, tables, options));
-    return;
-  }
+  const { schema, capture } = options;
+  if (options.dryRun) return io.out(await dryRun(sql, tables, options));
   const { from, to } = await install(sql, { schema });
   io.err(
     from === to
       ? `Schema "${schema}" is up to date (version ${to})\n`
       : `Schema "${schema}": version ${from} -> ${to}\n`,
   );
-  const { capture } = options;
+  const plan = await planned(sql, tables, options);
   if (capture === "wal") {
     const { slot, created } = await createSlot(sql, { schema });
     io.err(`${created ? "Created the replication slot" : "The replication slot is"} ${slot}\n`);
     await warnOfUnboundedSlot(sql, io);
   }
-  if (options.all) {
-    for (const table of await trackAll(sql, { schema, capture })) io.err(`Tracking ${table}\n`);
+  for (const step of plan) {
+    await track(sql, step.table, { schema, capture: step.capture });
+    io.err(`${said("Tracking", step)}\n`);
   }
-  for (const table of tables) {
-    await track(sql, table, { schema, capture });
-    io.err(`Tracking ${table}\n`);
+  if (options.all) await trackAll(sql, { schema, capture });
+  if (options.seal) {
+    await seal(sql, { schema });
+    io.err("Context messages are sealed\n");
   }
   const { tables: tracked, followsDdl } = await status(sql, { schema });
   if (!followsDdl) {
@@ -79,6 +89,19 @@ async function init(sql: postgres.Sql, tables: readonly string[], options: Optio
   );
 }
 
+async function planned(
+  sql: DatabaseLike,
+  tables: readonly string[],
+  { schema, capture, all }: Options,
+): Promise<PlannedTable[]> {
+  if (!all && tables.length === 0) return [];
+  return await planTracking(sql, all ? undefined : tables, { schema, capture });
+}
+
+function said(verb: string, { table, capture, reason }: PlannedTable): string {
+  return `${verb} ${table}${reason === undefined ? "" : ` by ${capture}s, as ${reason}`}`;
+}
+
 // A slot keeps WAL for a worker that is down: without a limit until the disk is full.
 async function warnOfUnboundedSlot(sql: postgres.Sql, io: Io): Promise<void> {
   const [row] = await sql<{ setting: string }[]>`
@@ -90,19 +113,25 @@ async function warnOfUnboundedSlot(sql: postgres.Sql, io: Io): Promise<void> {
   );
 }
 
-async function plan(sql: postgres.Sql, tables: readonly string[], options: Options): Promise<string> {
-  const { schema } = options;
-  const installed = await status(sql, { schema }).catch((error: unknown) => {
-    if (error instanceof BemiError && error.code === "schema_missing") return undefined;
-    throw error;
+/** What would be done, found out by doing the part that locks no table of the application's, and taking it back. */
+async function dryRun(sql: postgres.Sql, tables: readonly string[], options: Options): Promise<string> {
+  const { schema, capture } = options;
+  const lines: string[] = [];
+  const undone = new Error("undone");
+  await sql.begin(async (tx) => {
+    const { from, to } = await install(tx, { schema });
+    if (from === 0) lines.push(`create schema "${schema}"`);
+    else if (from < to) lines.push(`upgrade schema "${schema}" from version ${from} to ${to}`);
+    const plan = await planned(tx, tables, options);
+    if (capture === "wal") {
+      lines.push("create the publication and the replication slot where they are missing");
+    }
+    lines.push(...plan.map((step) => said("track", step)));
+    if (options.all) lines.push("track each new table");
+    if (options.seal) lines.push("seal the context messages");
+    throw undone;
+  }).catch((error: unknown) => {
+    if (error !== undone) throw error;
   });
-  const lines = [installed ? `upgrade schema "${schema}" if needed` : `create schema "${schema}"`];
-  if (options.capture === "wal") {
-    lines.push("create the publication and the replication slot where they are missing");
-  }
-  if (options.all && installed) {
-    lines.push(...(await trackableTables(sql, { schema })).map((table) => `track ${table}`));
-  } else if (options.all) lines.push("track every table");
-  lines.push(...tables.map((table) => `track ${table}`));
-  return `${lines.join("\n")}\n`;
+  return lines.map((line) => `${line}\n`).join("") || "Nothing to do\n";
 }
