@@ -13,6 +13,10 @@ export type BunHandler = (request: any, server: any) => unknown;
 /** The `routes` of Bun.serve: a path to a handler, to handlers by method, or to what is served as it is. */
 export type BunRoutes = { readonly [path: string]: unknown };
 
+/** What a handler takes for a request; a plain one where it takes none, or anything. */
+export type RequestOf<T> = T extends (request: infer R extends Request, ...rest: never) => unknown ? R
+  : Request;
+
 /**
  * Every write that a handler makes carries what `fn` says of the request, with the `traceparent` and `request_id`
  * that the request came with. `fn` runs once, at the first write. If it throws, that is reported and the request goes on.
@@ -29,7 +33,7 @@ export type BunRoutes = { readonly [path: string]: unknown };
  */
 export function bemi<T extends BunHandler | BunRoutes>(
   handlers: T,
-  fn: (request: T extends BunHandler ? Parameters<T>[0] : Request) => Context,
+  fn: (request: RequestOf<T>) => Context,
 ): T {
   const context = fn as (request: Request) => Context;
   return (typeof handlers === "function"

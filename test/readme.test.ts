@@ -1,0 +1,159 @@
+import { spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { trackAll } from "../src/install/mod.ts";
+import { onEachServer, type TestDatabase } from "./support/databases.ts";
+import { seen, TODOS } from "./support/todos.ts";
+
+const root = fileURLToPath(new URL("../", import.meta.url));
+const readme = readFileSync(join(root, "README.md"), "utf8");
+
+/** The code of every block of one language, in order. */
+function blocks(language: string): string[] {
+  return [...readme.matchAll(/^```(\w*)\n([^]*?)^```/gm)]
+    .filter(([, name]) => name === language).map(([, , code = ""]) => code);
+}
+
+// Within the checkout, so that `@bemi/core` is this package, as it is built.
+let folder: string;
+beforeAll(() => {
+  mkdirSync(join(root, "dist/readme"), { recursive: true });
+  folder = mkdtempSync(join(root, "dist/readme/"));
+  blocks("ts").forEach((code, n) => writeFileSync(join(folder, `block-${n}.ts`), code));
+  writeFileSync(
+    join(folder, "deno.d.ts"),
+    "declare namespace Deno { function serve(handler: (request: Request) => Response | Promise<Response>): void }",
+  );
+  const compilerOptions = {
+    noEmit: true,
+    noUnusedLocals: false,
+    types: ["node", "bun-types"],
+    rootDir: root,
+  };
+  writeFileSync(
+    join(folder, "tsconfig.json"),
+    JSON.stringify({
+      extends: join(root, "tsconfig.json"),
+      compilerOptions: { ...compilerOptions, isolatedDeclarations: false, declaration: false },
+      include: ["."],
+      exclude: [],
+    }),
+  );
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+test("every block of TypeScript in the README type-checks against the package as it is built", () => {
+  const { stdout, status } = spawnSync("npx", ["tsc", "-p", folder], { cwd: root, encoding: "utf8" });
+  expect(stdout).toBe("");
+  expect(status).toBe(0);
+});
+
+/** Runs the lines of a shell block, with psql's work done by the driver, for a machine may have no psql. */
+async function shell(code: string, database: TestDatabase, env: Record<string, string>): Promise<string> {
+  let output = "";
+  for (const line of code.replace(/\s+#.*$/gm, "").split("\n").filter(Boolean)) {
+    const [, statement] = /^psql "\$DATABASE_URL" -c "(.*)"$/.exec(line) ?? [];
+    const [, command, rest = "", pipe] =
+      /^npx (bemi|bemi-poll)((?: [^|]+)*?)( \| psql "\$DATABASE_URL")?$/.exec(line) ?? [];
+    if (statement) await database.port.execute(statement);
+    else if (command) {
+      const { status, stdout, stderr } = spawnSync(
+        process.execPath,
+        [`dist/src/cli/${command === "bemi" ? "bin" : "bin-poll"}.js`, ...rest.split(" ").filter(Boolean)],
+        { cwd: root, encoding: "utf8", env },
+      );
+      expect(status, `${line}\n${stdout}${stderr}`).toBe(0);
+      if (pipe) await database.port.execute(stdout);
+      output += stdout;
+    } else if (!/^(export DATABASE_URL=|npm )/.test(line)) throw new Error(`The README says: ${line}`);
+  }
+  return output;
+}
+
+const environment = ({ url = "" }: TestDatabase): Record<string, string> => {
+  const { hostname, port, pathname } = new URL(url);
+  return {
+    PATH: process.env.PATH ?? "",
+    DATABASE_URL: url,
+    PGHOST: hostname,
+    PGPORT: port,
+    PGUSER: "postgres",
+    PGDATABASE: pathname.slice(1),
+  };
+};
+
+onEachServer("the README", (open) => {
+  test("its commands work, in order, and show what they promise", async () => {
+    await using database = await open();
+    await database.port.execute(`${TODOS} insert into todos (task) values ('Eat')`);
+    const outputs: string[] = [];
+    try {
+      for (const code of blocks("sh")) outputs.push(await shell(code, database, environment(database)));
+    } finally {
+      await database.port.execute(`do $$ begin
+        if to_regrole('bemi_worker') is not null then
+          drop owned by bemi_application, bemi_reader, bemi_worker; drop role bemi_application, bemi_reader, bemi_worker;
+        end if; end $$`);
+    }
+    const [, triggers, wal] = outputs;
+    expect(triggers).toMatch(/ 1 +\| todos \| UPDATE .*"task":"Eat well"[^]*\(1 row\)/);
+    // The second UPDATE changes nothing, and is not recorded.
+    expect(wal).toMatch(/\(1 row\)/);
+    for (const sql of blocks("sql")) await database.port.execute(sql);
+  });
+
+  test("its examples run, and their changes have their contexts", async () => {
+    await using database = await open();
+    const { port, db } = database;
+    await port.execute(
+      `${TODOS} create table jobs (id int generated always as identity primary key, name text, payload jsonb)`,
+    );
+    await shell("npx bemi init", database, environment(database));
+    await trackAll(db);
+    await port.execute(
+      "insert into lists (title) values ('home'); insert into todos (task, list_id) values ('Sleep', 1)",
+    );
+    const recipes = blocks("ts").map((code, n) => ({ code, n }))
+      .filter(({ code }) => code.includes('from "postgres"') && !/Bun\.|Deno\./.test(code));
+    const find = (part: string): string => {
+      const found = recipes.filter(({ code }) => code.includes(part));
+      expect(found, part).toHaveLength(1);
+      return `./block-${found[0]?.n}.ts`;
+    };
+    writeFileSync(
+      join(folder, "run.mts"),
+      `import { withContext } from "@bemi/core";
+      import "${find("user_id: 42")}";
+      import { enqueue, work } from "${find("enqueue")}";
+      import schedule from "${find("scheduled")}";
+      await withContext({ user_id: 7 }, () => enqueue("complete", { list: 1 }));
+      await work({ name: "complete", attempt: 1, payload: { list: 1, context: { user_id: 7 } } });
+      await schedule.scheduled({ cron: "0 3 * * *" });
+      process.exit(0);`,
+    );
+    const { status, stderr } = spawnSync(process.execPath, ["--import", "tsx", join(folder, "run.mts")], {
+      cwd: root,
+      encoding: "utf8",
+      env: environment(database),
+    });
+    expect(status, stderr).toBe(0);
+    const told = (await seen(port)).slice(2).map(({ operation, table, after, context }) => {
+      const { db: _, SQL: __, ...own } = context;
+      return [`${operation} ${table}`, own, (after.payload as { context?: unknown } | undefined)?.context];
+    });
+    expect(told).toEqual([
+      ["CREATE todos", { user_id: 42 }, undefined],
+      ["CREATE todos", { user_id: 42 }, undefined],
+      ["CREATE jobs", { user_id: 7 }, { user_id: 7 }],
+      ["UPDATE todos", { user_id: 7, job: "complete", attempt: 1 }, undefined],
+      ["DELETE todos", { job: "cleanup", cron: "0 3 * * *" }, undefined],
+    ]);
+    // As pg_cron does: several statements in one string.
+    await port.execute("insert into todos (task, is_completed) values ('Eat', true)");
+    await port.execute(blocks("sql").find((sql) => sql.includes("cleanup")) ?? "");
+    expect((await seen(port)).at(-1)).toMatchObject({ operation: "DELETE", context: { job: "cleanup" } });
+    expect((await seen(port)).at(-1)?.context).not.toHaveProperty("cron");
+  });
+});
