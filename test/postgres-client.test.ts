@@ -1,3 +1,4 @@
+import { type AddressInfo, createConnection, createServer } from "node:net";
 import { writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -412,4 +413,60 @@ onEachServer("withBemi for postgres.js", (open) => {
     });
     expect(await story(database)).toEqual(["a 1", "b 1"]);
   });
+
+  test.each([
+    ["prepared", {}, 1, 1],
+    ["not prepared", { prepare: false }, 2, 3],
+  ])("a single write, %s, takes as many round trips as it must", async (_, options, bare, wrapped) => {
+    await using database = await open();
+    await install(database.db);
+    await database.port.execute(TODOS);
+    await track(database.db, "todos");
+    await using proxy = await slowProxy(database.url);
+    const client = database.connect({ ...options, host: "127.0.0.1", port: proxy.port, max: 1 });
+    const sql = withBemi(client);
+    const write = (): Promise<unknown> => sql`insert into todos (task) values (${"Sleep"})`;
+    const inContext = (): Promise<unknown> => withContext({ user_id: 42 }, write);
+    // Prepares what can be.
+    for (let i = 0; i < 2; i++) await write().then(inContext);
+    expect(await proxy.trips(write)).toBe(bare);
+    expect(await proxy.trips(inContext)).toBeLessThanOrEqual(wrapped);
+    expect((await seen(database.port)).filter(({ context }) => context.user_id === 42)).toHaveLength(3);
+  });
 });
+
+/** Passes bytes on, the server's late, so that what a client sends before it can have an answer is one trip. */
+async function slowProxy(
+  url: string,
+): Promise<AsyncDisposable & { port: number; trips(fn: () => Promise<unknown>): Promise<number> }> {
+  const { hostname, port } = new URL(url);
+  let trips = 0;
+  let isAnswered = true;
+  const server = createServer((client) => {
+    const upstream = createConnection(Number(port), hostname);
+    client.on("data", (chunk: Uint8Array) => {
+      if (isAnswered) trips++;
+      isAnswered = false;
+      upstream.write(chunk);
+    });
+    upstream.on("data", (chunk: Uint8Array) =>
+      setTimeout(() => {
+        isAnswered = true;
+        client.write(chunk);
+      }, 20));
+    for (const [from, to] of [[client, upstream], [upstream, client]] as const) {
+      from.on("close", () => to.destroy()).on("error", () => {});
+    }
+  });
+  await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+  return {
+    port: (server.address() as AddressInfo).port,
+    trips: async (fn) => {
+      trips = 0;
+      isAnswered = true;
+      await fn();
+      return trips;
+    },
+    [Symbol.asyncDispose]: async () => void server.close(),
+  };
+}
