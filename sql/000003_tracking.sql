@@ -12,6 +12,8 @@ create table "bemi".tracked_tables (
   -- Beside the names: a renamed column stays masked under both of its names.
   masked_numbers smallint[] not null default '{}',
   is_strict boolean not null default false,
+  -- Whether statements that match nothing are to cost nothing, at the price of a check for each row that matches.
+  is_polled boolean not null default false,
   key_columns text[] not null default '{}',
   row_level boolean not null default false,
   former_replica_identity "char" not null,
@@ -66,7 +68,7 @@ $$;
 -- The triggers that belong to this installation: their functions are in its schema. Names begin with `!`, to sort and
 -- so to fire ahead of the application's own; a second installation, in another schema, has names of its own.
 create view "bemi".own_triggers as
-  select t.tgrelid::regclass as relation, t.tgname as name, t.tgenabled as enabled, t.tgparentid <> 0 as is_cloned
+  select t.tgrelid::regclass as relation, t.tgname as name, t.tgenabled as enabled, t.tgparentid <> 0 as is_cloned, t.tgtype as events
   from pg_trigger t join pg_proc p on p.oid = t.tgfoid
   where p.pronamespace = '"bemi"'::regnamespace and not t.tgisinternal;
 
@@ -116,12 +118,18 @@ $$;
 
 -- The triggers that a tracked table should have, as name and definition.
 create function "bemi".wanted_triggers(a_relation oid, a_capture text, a_row_level boolean)
-returns table (name text, definition text)
+returns table (name text, definition text, events smallint)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select "bemi".trigger_name(w.purpose), format(w.definition, "bemi".trigger_name(w.purpose), a_relation::regclass)
-  from pg_class c, (values
-    ('context', null, 'create trigger %I before insert or update or delete or truncate on %s for each statement execute function "bemi".emit_context()'),
+  select "bemi".trigger_name(w.purpose), format(w.definition, "bemi".trigger_name(w.purpose), a_relation::regclass),
+    -- Of pg_trigger.tgtype, where they depend on an option: BEFORE with INSERT and TRUNCATE, or with all four.
+    case when w.purpose = 'context' then case when t.is_polled then 2 + 4 + 32 else 2 + 4 + 8 + 16 + 32 end end::smallint
+  from pg_class c left join "bemi".tracked_tables t on t.relation = c.oid, lateral (values
+    ('context', null, case when t.is_polled
+      then 'create trigger %I before insert or truncate on %s for each statement execute function "bemi".emit_context()'
+      else 'create trigger %I before insert or update or delete or truncate on %s for each statement execute function "bemi".emit_context()' end),
+    ('hold', null, 'create trigger %I before update or delete on %s for each statement execute function "bemi".emit_context(''hold'')'),
+    ('held', true, 'create trigger %I before update or delete on %s for each row when (current_setting(''bemi.held'', true) <> '''') execute function "bemi".emit_held()'),
     ('insert', false, 'create trigger %I after insert on %s referencing new table as bemi_new for each statement execute function "bemi".capture_insert()'),
     ('update', false, 'create trigger %I after update on %s referencing old table as bemi_old new table as bemi_new for each statement execute function "bemi".capture_update()'),
     ('delete', false, 'create trigger %I after delete on %s referencing old table as bemi_old for each statement execute function "bemi".capture_delete()'),
@@ -131,11 +139,12 @@ as $$
     ('truncate', null, 'create trigger %I after truncate on %s for each statement execute function "bemi".capture_truncate()')
   ) as w (purpose, row_level, definition)
   where c.oid = a_relation
-    and (w.purpose = 'context') = (a_capture = 'wal')
-    and (w.row_level is null or w.row_level = a_row_level)
+    and (w.purpose in ('context', 'hold', 'held')) = (a_capture = 'wal')
+    and (w.row_level is null or w.row_level = a_row_level or w.purpose = 'held')
+    and (w.purpose not in ('hold', 'held') or t.is_polled)
     and not (w.purpose = 'truncate' and c.relkind = 'f')
     -- A partition gets its row trigger from the root, by PostgreSQL itself.
-    and not (w.purpose = 'row' and c.relispartition)
+    and not (w.purpose in ('row', 'held') and c.relispartition)
 $$;
 
 -- Gives one tracked table the triggers it should have; touches nothing, and so locks nothing, where they are there.
@@ -151,7 +160,8 @@ begin
   for v_trigger in
     select o.name from "bemi".own_triggers o
     where o.relation = a_relation and not o.is_cloned
-      and o.name not in (select w.name from "bemi".wanted_triggers(a_relation, v_capture, v_row_level) w)
+      and o.name not in (select w.name from "bemi".wanted_triggers(a_relation, v_capture, v_row_level) w
+        where w.events is null or w.events = o.events)
   loop
     execute format('drop trigger %I on %s', v_trigger.name, a_relation);
     v_changed := true;
@@ -237,7 +247,7 @@ as $$
 $$;
 
 -- Options: capture, ignore (columns whose change alone records nothing), mask (columns absent from every copy),
--- strict (a failure of the capture fails the write). What is left out keeps its former value.
+-- strict (a failure of the capture fails the write), polled (UPDATE and DELETE often match nothing). What is left out keeps its former value.
 create function "bemi".track(a_relation regclass, a_options jsonb default '{}') returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -263,10 +273,10 @@ begin
       hint = 'Capture is trigger or wal.';
   end if;
   select string_agg(format('%I', o), ', ') into v_unknown
-  from jsonb_object_keys(a_options) as o where o not in ('capture', 'ignore', 'mask', 'strict');
+  from jsonb_object_keys(a_options) as o where o not in ('capture', 'ignore', 'mask', 'strict', 'polled');
   if v_unknown is not null then
     raise invalid_parameter_value using message = format('Unknown option %s', v_unknown),
-      hint = 'Options are capture, ignore, mask and strict.';
+      hint = 'Options are capture, ignore, mask, strict and polled.';
   end if;
   select string_agg(format('%I', o), ', ') into v_unknown
   from unnest(v_ignored || v_masked) as o
@@ -280,10 +290,11 @@ begin
       message = format('Cannot mask the primary key of %s: it identifies the changes', a_relation);
   end if;
   for v_relation in select "bemi".with_descendants(v_root) loop
-    insert into "bemi".tracked_tables as t (relation, root, schema, name, former_replica_identity, capture, ignored, masked, is_strict)
+    insert into "bemi".tracked_tables as t (relation, root, schema, name, former_replica_identity, capture, ignored, masked, is_strict, is_polled)
     select c.oid, case when c.relispartition or c.relkind = 'p' then v_root else c.oid::regclass end,
       n.nspname, c.relname, c.relreplident, coalesce(v_capture, (select s.capture from "bemi".settings s)),
-      coalesce(v_ignored, '{}'), coalesce(v_masked, '{}'), coalesce((a_options ->> 'strict')::boolean, false)
+      coalesce(v_ignored, '{}'), coalesce(v_masked, '{}'), coalesce((a_options ->> 'strict')::boolean, false),
+      coalesce((a_options ->> 'polled')::boolean, false)
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where c.oid = v_relation
     on conflict (relation) do update set
@@ -291,7 +302,8 @@ begin
       capture = coalesce(v_capture, t.capture),
       ignored = coalesce(v_ignored, t.ignored),
       masked = coalesce(v_masked, t.masked),
-      is_strict = coalesce((a_options ->> 'strict')::boolean, t.is_strict);
+      is_strict = coalesce((a_options ->> 'strict')::boolean, t.is_strict),
+      is_polled = coalesce((a_options ->> 'polled')::boolean, t.is_polled);
     update "bemi".tracked_tables t
     set masked_numbers = coalesce((select array_agg(a.attnum) from pg_attribute a
       where a.attrelid = t.relation and a.attname = any (t.masked) and a.attnum > 0), '{}')
@@ -318,6 +330,7 @@ begin
   perform set_config('bemi.reconciling', 'on', true);
   for v_relation in select "bemi".with_descendants(v_root) loop
     perform "bemi".detach(v_relation);
+    delete from "bemi".baselines where relation = v_relation;
     delete from "bemi".tracked_tables where relation = v_relation;
   end loop;
   perform set_config('bemi.reconciling', '', true);
@@ -349,10 +362,11 @@ begin
     where (select track_all from "bemi".settings)
       and not exists (select from "bemi".tracked_tables known where known.relation = a.relation)
   loop
-    insert into "bemi".tracked_tables (relation, root, schema, name, former_replica_identity, capture, ignored, masked, is_strict)
+    insert into "bemi".tracked_tables (relation, root, schema, name, former_replica_identity, capture, ignored, masked, is_strict, is_polled)
     select c.oid, case when c.relispartition then pg_partition_root(c.oid) else c.oid::regclass end,
       n.nspname, c.relname, c.relreplident, coalesce(parent.capture, "bemi".possible_capture(c.oid, (select s.capture from "bemi".settings s))),
-      coalesce(parent.ignored, '{}'), coalesce(parent.masked, '{}'), coalesce(parent.is_strict, false)
+      coalesce(parent.ignored, '{}'), coalesce(parent.masked, '{}'), coalesce(parent.is_strict, false),
+      coalesce(parent.is_polled, false)
     from pg_class c
     join pg_namespace n on n.oid = c.relnamespace
     left join pg_inherits i on i.inhrelid = c.oid

@@ -10,22 +10,25 @@ as $$
 $$;
 
 -- The seal: a secret of the owner's in each message, without which the worker takes it for nobody's. Anybody may call
--- pg_logical_emit_message, so without a seal anybody could say what only the database should.
+-- pg_logical_emit_message, so without a seal anybody could say what only the database should. Messages that hold rows,
+-- those of a baseline, have it always.
 create table "bemi".seal (
   singleton boolean primary key default true check (singleton),
   secret text not null,
-  sealed_by xid8 not null default pg_current_xact_id(),
+  -- The transaction that sealed the messages; NULL while they are not.
+  sealed_by xid8,
   -- From here on every message has it. NULL as long as a transaction is open that began without.
   enforced_from pg_lsn
 );
+
+insert into "bemi".seal (secret) values (replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''));
 
 -- Seals, and enforces the seal as soon as no transaction is open that cannot see it. Returns whether it is enforced.
 create function "bemi".seal() returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
-  insert into "bemi".seal (secret) values (replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''))
-  on conflict do nothing;
+  update "bemi".seal set sealed_by = pg_current_xact_id() where sealed_by is null;
   -- An LSN ahead of this cluster's came with a dump from another.
   update "bemi".seal set enforced_from = pg_current_wal_insert_lsn()
   where (enforced_from is null or enforced_from > pg_current_wal_insert_lsn())
@@ -40,7 +43,7 @@ $$;
 create function "bemi".read_seal(out secret text, out enforced_from pg_lsn)
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
-  select secret, enforced_from from "bemi".seal where enforced_from is not null
+  select secret, enforced_from from "bemi".seal
 $$;
 
 -- The version, then the fields, the database's own facts first. Nothing here may be NULL: one NULL and there is no message.
@@ -67,7 +70,7 @@ declare
   v_seal text;
   v_message text;
 begin
-  select exists (select from "bemi".tracked_tables where masked <> '{}'), (select secret from "bemi".seal)
+  select exists (select from "bemi".tracked_tables where masked <> '{}'), (select secret from "bemi".seal where sealed_by is not null)
   into v_is_masked, v_seal;
   if v_depth <= 1 then
     v_statement := current_query();
@@ -99,15 +102,38 @@ begin
       || octet_length(v_claims) || ':' || v_claims
       || octet_length(v_client) || ':' || v_client
       || coalesce(octet_length(v_seal) || ':' || v_seal, '');
-    perform pg_logical_emit_message(true, '_bemi', v_message);
   else
     select '1' || string_agg("bemi".message_field(f.value), '' order by f.ordinality) into v_message
     from unnest(array[v_root, v_leaf, tg_op, v_depth::text, v_user, v_role, v_pid, v_application,
       v_statement, v_context, v_claims, v_client, v_seal]) with ordinality as f (value, ordinality)
     where f.value is not null;
+  end if;
+  if tg_nargs > 0 then
+    -- Held back until a row matches: a message makes a transaction that would need no commit in the WAL.
+    perform set_config('bemi.held', (coalesce(nullif(current_setting('bemi.held', true), ''), '{}')::jsonb
+      || jsonb_build_object(v_root || tg_op, v_message))::text, true);
+  elsif v_is_utf8 then
+    perform pg_logical_emit_message(true, '_bemi', v_message);
+  else
     perform pg_logical_emit_message(true, '_bemi', convert_to(v_message, 'UTF8'));
   end if;
   return null;
+end
+$$;
+
+-- Before the first row of a statement whose message is held back.
+create function "bemi".emit_held() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_held jsonb := current_setting('bemi.held', true);
+  v_statement text := coalesce(pg_partition_root(tg_relid), tg_relid)::oid::bigint || tg_op;
+begin
+  if v_held ? v_statement then
+    perform pg_logical_emit_message(true, '_bemi', convert_to(v_held ->> v_statement, 'UTF8'));
+    perform set_config('bemi.held', coalesce(nullif((v_held - v_statement)::text, '{}'), ''), true);
+  end if;
+  return case tg_op when 'DELETE' then old else new end;
 end
 $$;
 

@@ -224,7 +224,7 @@ const SABOTAGES: readonly Sabotage[] = [
     title: "the seal is not enforced",
     name: "seal-not-enforced",
     realOnly: true,
-    sql: "insert into bemi.seal (secret) values ('00')",
+    sql: "update bemi.seal set sealed_by = pg_current_xact_id()",
   },
 ];
 

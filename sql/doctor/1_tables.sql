@@ -33,7 +33,8 @@ from "bemi".own_triggers o
   join "bemi".tracked_tables t on t.relation = o.relation
   join pg_class c on c.oid = t.relation
 where not o.is_cloned and o.name not in (
-  select w.name from "bemi".wanted_triggers(t.relation, t.capture, t.capture = 'trigger' and "bemi".needs_row_level(t.relation)) as w)
+  select w.name from "bemi".wanted_triggers(t.relation, t.capture, t.capture = 'trigger' and "bemi".needs_row_level(t.relation)) as w
+  where w.events is null or w.events = o.events)
 union all
 select 'error', 'partition-untracked', relation::text,
   format('belongs to %s, and is not tracked: a write straight to it is not recorded', parent),

@@ -84,11 +84,11 @@ union all
 select 'note', 'unsealed', 'messages',
   'any role can write messages that pass for the database''s own: who did it can be forged',
   'bemi init --seal'
-where exists (select from tables) and not exists (select from "bemi".seal)
+where exists (select from tables) and exists (select from "bemi".seal where sealed_by is null)
 union all
 select 'warning', 'seal-not-enforced', 'messages',
   'are sealed, and messages without the seal still pass',
   'select "bemi".seal();'
 from "bemi".seal
-where not pg_is_in_recovery() and (enforced_from is null or enforced_from > pg_current_wal_insert_lsn())
+where sealed_by is not null and not pg_is_in_recovery() and (enforced_from is null or enforced_from > pg_current_wal_insert_lsn())
 order by 1, 2, 3

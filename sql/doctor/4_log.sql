@@ -7,7 +7,7 @@ with log as (
   select relowner as id, pg_get_userbyid(relowner) as name, rolsuper as is_superuser
   from pg_class c join pg_roles r on r.oid = c.relowner where c.oid = '"bemi".changes'::regclass
 ), definers (signature) as (values
-  ('emit_context()'), ('capture_insert()'), ('capture_update()'), ('capture_delete()'), ('capture_truncate()'),
+  ('emit_context()'), ('emit_held()'), ('baseline(regclass, integer)'), ('capture_insert()'), ('capture_update()'), ('capture_delete()'), ('capture_truncate()'),
   ('capture_row()'), ('begin_statement()'), ('end_statement()'), ('open_frame(oid, text)'), ('reconcile()'), ('on_ddl()'),
   ('maintain()'), ('write_or_set_aside(uuid, text)'), ('register_source(text, integer, text, text)')
 ), grants as (

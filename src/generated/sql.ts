@@ -376,6 +376,8 @@ create table "bemi".tracked_tables (
   -- Beside the names: a renamed column stays masked under both of its names.
   masked_numbers smallint[] not null default '{}',
   is_strict boolean not null default false,
+  -- Whether statements that match nothing are to cost nothing, at the price of a check for each row that matches.
+  is_polled boolean not null default false,
   key_columns text[] not null default '{}',
   row_level boolean not null default false,
   former_replica_identity "char" not null,
@@ -430,7 +432,7 @@ $$;
 -- The triggers that belong to this installation: their functions are in its schema. Names begin with \`!\`, to sort and
 -- so to fire ahead of the application's own; a second installation, in another schema, has names of its own.
 create view "bemi".own_triggers as
-  select t.tgrelid::regclass as relation, t.tgname as name, t.tgenabled as enabled, t.tgparentid <> 0 as is_cloned
+  select t.tgrelid::regclass as relation, t.tgname as name, t.tgenabled as enabled, t.tgparentid <> 0 as is_cloned, t.tgtype as events
   from pg_trigger t join pg_proc p on p.oid = t.tgfoid
   where p.pronamespace = '"bemi"'::regnamespace and not t.tgisinternal;
 
@@ -480,12 +482,18 @@ $$;
 
 -- The triggers that a tracked table should have, as name and definition.
 create function "bemi".wanted_triggers(a_relation oid, a_capture text, a_row_level boolean)
-returns table (name text, definition text)
+returns table (name text, definition text, events smallint)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select "bemi".trigger_name(w.purpose), format(w.definition, "bemi".trigger_name(w.purpose), a_relation::regclass)
-  from pg_class c, (values
-    ('context', null, 'create trigger %I before insert or update or delete or truncate on %s for each statement execute function "bemi".emit_context()'),
+  select "bemi".trigger_name(w.purpose), format(w.definition, "bemi".trigger_name(w.purpose), a_relation::regclass),
+    -- Of pg_trigger.tgtype, where they depend on an option: BEFORE with INSERT and TRUNCATE, or with all four.
+    case when w.purpose = 'context' then case when t.is_polled then 2 + 4 + 32 else 2 + 4 + 8 + 16 + 32 end end::smallint
+  from pg_class c left join "bemi".tracked_tables t on t.relation = c.oid, lateral (values
+    ('context', null, case when t.is_polled
+      then 'create trigger %I before insert or truncate on %s for each statement execute function "bemi".emit_context()'
+      else 'create trigger %I before insert or update or delete or truncate on %s for each statement execute function "bemi".emit_context()' end),
+    ('hold', null, 'create trigger %I before update or delete on %s for each statement execute function "bemi".emit_context(''hold'')'),
+    ('held', true, 'create trigger %I before update or delete on %s for each row when (current_setting(''bemi.held'', true) <> '''') execute function "bemi".emit_held()'),
     ('insert', false, 'create trigger %I after insert on %s referencing new table as bemi_new for each statement execute function "bemi".capture_insert()'),
     ('update', false, 'create trigger %I after update on %s referencing old table as bemi_old new table as bemi_new for each statement execute function "bemi".capture_update()'),
     ('delete', false, 'create trigger %I after delete on %s referencing old table as bemi_old for each statement execute function "bemi".capture_delete()'),
@@ -495,11 +503,12 @@ as $$
     ('truncate', null, 'create trigger %I after truncate on %s for each statement execute function "bemi".capture_truncate()')
   ) as w (purpose, row_level, definition)
   where c.oid = a_relation
-    and (w.purpose = 'context') = (a_capture = 'wal')
-    and (w.row_level is null or w.row_level = a_row_level)
+    and (w.purpose in ('context', 'hold', 'held')) = (a_capture = 'wal')
+    and (w.row_level is null or w.row_level = a_row_level or w.purpose = 'held')
+    and (w.purpose not in ('hold', 'held') or t.is_polled)
     and not (w.purpose = 'truncate' and c.relkind = 'f')
     -- A partition gets its row trigger from the root, by PostgreSQL itself.
-    and not (w.purpose = 'row' and c.relispartition)
+    and not (w.purpose in ('row', 'held') and c.relispartition)
 $$;
 
 -- Gives one tracked table the triggers it should have; touches nothing, and so locks nothing, where they are there.
@@ -515,7 +524,8 @@ begin
   for v_trigger in
     select o.name from "bemi".own_triggers o
     where o.relation = a_relation and not o.is_cloned
-      and o.name not in (select w.name from "bemi".wanted_triggers(a_relation, v_capture, v_row_level) w)
+      and o.name not in (select w.name from "bemi".wanted_triggers(a_relation, v_capture, v_row_level) w
+        where w.events is null or w.events = o.events)
   loop
     execute format('drop trigger %I on %s', v_trigger.name, a_relation);
     v_changed := true;
@@ -601,7 +611,7 @@ as $$
 $$;
 
 -- Options: capture, ignore (columns whose change alone records nothing), mask (columns absent from every copy),
--- strict (a failure of the capture fails the write). What is left out keeps its former value.
+-- strict (a failure of the capture fails the write), polled (UPDATE and DELETE often match nothing). What is left out keeps its former value.
 create function "bemi".track(a_relation regclass, a_options jsonb default '{}') returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -627,10 +637,10 @@ begin
       hint = 'Capture is trigger or wal.';
   end if;
   select string_agg(format('%I', o), ', ') into v_unknown
-  from jsonb_object_keys(a_options) as o where o not in ('capture', 'ignore', 'mask', 'strict');
+  from jsonb_object_keys(a_options) as o where o not in ('capture', 'ignore', 'mask', 'strict', 'polled');
   if v_unknown is not null then
     raise invalid_parameter_value using message = format('Unknown option %s', v_unknown),
-      hint = 'Options are capture, ignore, mask and strict.';
+      hint = 'Options are capture, ignore, mask, strict and polled.';
   end if;
   select string_agg(format('%I', o), ', ') into v_unknown
   from unnest(v_ignored || v_masked) as o
@@ -644,10 +654,11 @@ begin
       message = format('Cannot mask the primary key of %s: it identifies the changes', a_relation);
   end if;
   for v_relation in select "bemi".with_descendants(v_root) loop
-    insert into "bemi".tracked_tables as t (relation, root, schema, name, former_replica_identity, capture, ignored, masked, is_strict)
+    insert into "bemi".tracked_tables as t (relation, root, schema, name, former_replica_identity, capture, ignored, masked, is_strict, is_polled)
     select c.oid, case when c.relispartition or c.relkind = 'p' then v_root else c.oid::regclass end,
       n.nspname, c.relname, c.relreplident, coalesce(v_capture, (select s.capture from "bemi".settings s)),
-      coalesce(v_ignored, '{}'), coalesce(v_masked, '{}'), coalesce((a_options ->> 'strict')::boolean, false)
+      coalesce(v_ignored, '{}'), coalesce(v_masked, '{}'), coalesce((a_options ->> 'strict')::boolean, false),
+      coalesce((a_options ->> 'polled')::boolean, false)
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where c.oid = v_relation
     on conflict (relation) do update set
@@ -655,7 +666,8 @@ begin
       capture = coalesce(v_capture, t.capture),
       ignored = coalesce(v_ignored, t.ignored),
       masked = coalesce(v_masked, t.masked),
-      is_strict = coalesce((a_options ->> 'strict')::boolean, t.is_strict);
+      is_strict = coalesce((a_options ->> 'strict')::boolean, t.is_strict),
+      is_polled = coalesce((a_options ->> 'polled')::boolean, t.is_polled);
     update "bemi".tracked_tables t
     set masked_numbers = coalesce((select array_agg(a.attnum) from pg_attribute a
       where a.attrelid = t.relation and a.attname = any (t.masked) and a.attnum > 0), '{}')
@@ -682,6 +694,7 @@ begin
   perform set_config('bemi.reconciling', 'on', true);
   for v_relation in select "bemi".with_descendants(v_root) loop
     perform "bemi".detach(v_relation);
+    delete from "bemi".baselines where relation = v_relation;
     delete from "bemi".tracked_tables where relation = v_relation;
   end loop;
   perform set_config('bemi.reconciling', '', true);
@@ -713,10 +726,11 @@ begin
     where (select track_all from "bemi".settings)
       and not exists (select from "bemi".tracked_tables known where known.relation = a.relation)
   loop
-    insert into "bemi".tracked_tables (relation, root, schema, name, former_replica_identity, capture, ignored, masked, is_strict)
+    insert into "bemi".tracked_tables (relation, root, schema, name, former_replica_identity, capture, ignored, masked, is_strict, is_polled)
     select c.oid, case when c.relispartition then pg_partition_root(c.oid) else c.oid::regclass end,
       n.nspname, c.relname, c.relreplident, coalesce(parent.capture, "bemi".possible_capture(c.oid, (select s.capture from "bemi".settings s))),
-      coalesce(parent.ignored, '{}'), coalesce(parent.masked, '{}'), coalesce(parent.is_strict, false)
+      coalesce(parent.ignored, '{}'), coalesce(parent.masked, '{}'), coalesce(parent.is_strict, false),
+      coalesce(parent.is_polled, false)
     from pg_class c
     join pg_namespace n on n.oid = c.relnamespace
     left join pg_inherits i on i.inhrelid = c.oid
@@ -1174,22 +1188,25 @@ as $$
 $$;
 
 -- The seal: a secret of the owner's in each message, without which the worker takes it for nobody's. Anybody may call
--- pg_logical_emit_message, so without a seal anybody could say what only the database should.
+-- pg_logical_emit_message, so without a seal anybody could say what only the database should. Messages that hold rows,
+-- those of a baseline, have it always.
 create table "bemi".seal (
   singleton boolean primary key default true check (singleton),
   secret text not null,
-  sealed_by xid8 not null default pg_current_xact_id(),
+  -- The transaction that sealed the messages; NULL while they are not.
+  sealed_by xid8,
   -- From here on every message has it. NULL as long as a transaction is open that began without.
   enforced_from pg_lsn
 );
+
+insert into "bemi".seal (secret) values (replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''));
 
 -- Seals, and enforces the seal as soon as no transaction is open that cannot see it. Returns whether it is enforced.
 create function "bemi".seal() returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
-  insert into "bemi".seal (secret) values (replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''))
-  on conflict do nothing;
+  update "bemi".seal set sealed_by = pg_current_xact_id() where sealed_by is null;
   -- An LSN ahead of this cluster's came with a dump from another.
   update "bemi".seal set enforced_from = pg_current_wal_insert_lsn()
   where (enforced_from is null or enforced_from > pg_current_wal_insert_lsn())
@@ -1204,7 +1221,7 @@ $$;
 create function "bemi".read_seal(out secret text, out enforced_from pg_lsn)
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
-  select secret, enforced_from from "bemi".seal where enforced_from is not null
+  select secret, enforced_from from "bemi".seal
 $$;
 
 -- The version, then the fields, the database's own facts first. Nothing here may be NULL: one NULL and there is no message.
@@ -1231,7 +1248,7 @@ declare
   v_seal text;
   v_message text;
 begin
-  select exists (select from "bemi".tracked_tables where masked <> '{}'), (select secret from "bemi".seal)
+  select exists (select from "bemi".tracked_tables where masked <> '{}'), (select secret from "bemi".seal where sealed_by is not null)
   into v_is_masked, v_seal;
   if v_depth <= 1 then
     v_statement := current_query();
@@ -1263,15 +1280,38 @@ begin
       || octet_length(v_claims) || ':' || v_claims
       || octet_length(v_client) || ':' || v_client
       || coalesce(octet_length(v_seal) || ':' || v_seal, '');
-    perform pg_logical_emit_message(true, '_bemi', v_message);
   else
     select '1' || string_agg("bemi".message_field(f.value), '' order by f.ordinality) into v_message
     from unnest(array[v_root, v_leaf, tg_op, v_depth::text, v_user, v_role, v_pid, v_application,
       v_statement, v_context, v_claims, v_client, v_seal]) with ordinality as f (value, ordinality)
     where f.value is not null;
+  end if;
+  if tg_nargs > 0 then
+    -- Held back until a row matches: a message makes a transaction that would need no commit in the WAL.
+    perform set_config('bemi.held', (coalesce(nullif(current_setting('bemi.held', true), ''), '{}')::jsonb
+      || jsonb_build_object(v_root || tg_op, v_message))::text, true);
+  elsif v_is_utf8 then
+    perform pg_logical_emit_message(true, '_bemi', v_message);
+  else
     perform pg_logical_emit_message(true, '_bemi', convert_to(v_message, 'UTF8'));
   end if;
   return null;
+end
+$$;
+
+-- Before the first row of a statement whose message is held back.
+create function "bemi".emit_held() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_held jsonb := current_setting('bemi.held', true);
+  v_statement text := coalesce(pg_partition_root(tg_relid), tg_relid)::oid::bigint || tg_op;
+begin
+  if v_held ? v_statement then
+    perform pg_logical_emit_message(true, '_bemi', convert_to(v_held ->> v_statement, 'UTF8'));
+    perform set_config('bemi.held', coalesce(nullif((v_held - v_statement)::text, '{}'), ''), true);
+  end if;
+  return case tg_op when 'DELETE' then old else new end;
 end
 $$;
 
@@ -1464,6 +1504,152 @@ begin
 end
 $$;
 ` },
+  { version: 6, name: "baseline", sql: `-- Baseline: the rows that are there when a table comes to be tracked, as SNAPSHOT changes, while the application works.
+-- A chunk locks its rows FOR SHARE: who wrote one before has committed, and who writes one later waits for the chunk's
+-- commit. So a SNAPSHOT stands where it belongs in the history of its key, in the log as in the WAL.
+
+create table "bemi".baselines (
+  relation regclass primary key,
+  -- Of the last row that was written; NULL before the first.
+  last_key text[],
+  row_count bigint not null default 0,
+  -- Rows that jsonb refuses.
+  skipped_count bigint not null default 0,
+  started_at timestamptz not null default clock_timestamp(),
+  finished_at timestamptz
+);
+
+-- A row's image, or NULL where jsonb refuses it.
+create function "bemi".image_of(a_row anyelement) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return to_jsonb(a_row);
+exception when data_exception or program_limit_exceeded then
+  return null;
+end
+$$;
+
+-- Puts images into the WAL, for the worker: a context message of the operation SNAPSHOT, then a message for each row.
+-- Those begin with a 2, and hold the relation, the secret, the key with a + in front where there is one, and the image.
+create function "bemi".emit_snapshots(a_relation oid, a_keys text[], a_images jsonb[]) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_oid text := a_relation::bigint::text;
+  v_secret text := (select secret from "bemi".seal);
+begin
+  perform pg_logical_emit_message(true, '_bemi', convert_to('1' || string_agg("bemi".message_field(f.value), '' order by f.ordinality), 'UTF8'))
+  from unnest(array[v_oid, v_oid, 'SNAPSHOT', '1', session_user, "bemi".current_role_name(), pg_backend_pid()::text,
+    coalesce(current_setting('application_name', true), ''), '', coalesce(current_setting('bemi.context', true), ''), '', '',
+    v_secret]) with ordinality as f (value, ordinality);
+  perform pg_logical_emit_message(true, '_bemi', convert_to('2' || "bemi".message_field(v_oid) || "bemi".message_field(v_secret)
+    || "bemi".message_field(coalesce('+' || "bemi".key_of(r.image, a_keys), '')) || "bemi".message_field(r.image::text), 'UTF8'))
+  from unnest(a_images) as r (image);
+end
+$$;
+
+-- Records the next rows of a tracked table, at most so many, in the order of its key: returns how many, and NULL once
+-- there are none left. A table without a key has no order to go by, and is recorded as a whole.
+create function "bemi".baseline(a_relation regclass, a_limit integer) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set extra_float_digits = 1
+as $$
+declare
+  v_tracked "bemi".tracked_tables := (select t from "bemi".tracked_tables t where relation = a_relation and root = a_relation);
+  v_baseline "bemi".baselines;
+  v_keys text[] := "bemi".key_columns(a_relation);
+  v_columns text;
+  v_from text;
+  v_where text := 'true';
+  v_boundary text[];
+  v_image text := 'to_jsonb(bemi_row.*)';
+  v_hidden text[];
+  v_images jsonb[];
+  v_frame "bemi".frame;
+  v_skipped bigint;
+begin
+  if v_tracked is null then
+    raise wrong_object_type using message = format('There is no baseline of %s, as it is not tracked', a_relation),
+      hint = 'Track it first; a partition goes with its root.';
+  end if;
+  if not (select pg_has_role(session_user, relowner, 'usage') from pg_class where oid = a_relation) then
+    raise insufficient_privilege using message = format('%I does not own %s', session_user, a_relation),
+      hint = 'Run this as the owner of the table.';
+  end if;
+  insert into "bemi".baselines (relation) values (a_relation) on conflict do nothing;
+  select * into v_baseline from "bemi".baselines where relation = a_relation for update;
+  if v_baseline.finished_at is not null then
+    return null;
+  end if;
+
+  select format('from %s%s as bemi_row', case c.relkind when 'p' then '' else 'only ' end, a_relation) into v_from
+  from pg_class c where c.oid = a_relation;
+  if v_keys <> '{}' then
+    select string_agg(format('bemi_row.%I', k.name), ', ' order by k.n) into v_columns
+    from unnest(v_keys) with ordinality as k (name, n);
+    if v_baseline.last_key is not null then
+      v_where := format('(%s) > (%s)', v_columns, "bemi".key_literals(a_relation, v_keys, v_baseline.last_key));
+    end if;
+    execute format('select array[%s] %s where %s order by %s offset %s limit 1',
+      replace(v_columns, ', ', '::text, ') || '::text', v_from, v_where, v_columns, greatest(a_limit, 1) - 1) into v_boundary;
+    if v_boundary is not null then
+      v_where := format('%s and (%s) <= (%s)', v_where, v_columns, "bemi".key_literals(a_relation, v_keys, v_boundary));
+    end if;
+  end if;
+  for i in 1..2 loop
+    begin
+      execute format('select coalesce(array_agg(bemi_locked.bemi_image), ''{}'') from (select %s as bemi_image %s where %s %s for share) as bemi_locked',
+        v_image, v_from, v_where, coalesce('order by ' || v_columns, '')) into v_images;
+      exit;
+    exception when data_exception or program_limit_exceeded then
+      -- One row by one, since some row is no jsonb.
+      v_image := '"bemi".image_of(bemi_row.*)';
+    end;
+  end loop;
+  v_skipped := cardinality(v_images);
+  v_images := array(select image from unnest(v_images) with ordinality as u (image, n) where image is not null order by n);
+  v_skipped := v_skipped - cardinality(v_images);
+  if v_skipped > 0 then
+    raise warning 'bemi: % rows of % are not in its baseline, as jsonb cannot hold them', v_skipped, a_relation;
+  end if;
+
+  -- Before PostgreSQL 18 decoding leaves generated columns out: a baseline that is decoded does so too.
+  v_hidden := "bemi".masked_columns(a_relation, v_tracked.masked, v_tracked.masked_numbers)
+    || case when v_tracked.capture = 'wal' and current_setting('server_version_num')::integer < 180000 then
+      array(select attname::text from pg_attribute where attrelid = a_relation and attgenerated <> '' and not attisdropped)
+      else '{}' end;
+  if v_tracked.capture = 'wal' then
+    perform "bemi".emit_snapshots(a_relation, v_keys, array(
+      select image - v_hidden from unnest(v_images) with ordinality as u (image, n) order by n));
+  else
+    -- Opened now that the rows are locked: its LSN is past what anybody wrote of them before.
+    v_frame := "bemi".open_frame(a_relation, null);
+    insert into "bemi".changes (id, database, schema, "table", primary_key, operation, after,
+      context, committed_at, queued_at, transaction_id, position, source_id, commit_lsn, transaction_index)
+    select "bemi".change_id(v_frame.id_time), current_database(), v_frame.schema, v_frame.name,
+      "bemi".key_of(image, v_keys), 'SNAPSHOT', image - v_hidden,
+      v_frame.context, v_frame.written_at, v_frame.written_at, v_frame.transaction_id,
+      (v_frame.lsn - '0/0'::pg_lsn)::bigint, v_frame.source_id, v_frame.lsn, nextval('"bemi".change_sequence')
+    from unnest(v_images) as r (image);
+  end if;
+  update "bemi".baselines
+  set last_key = coalesce(v_boundary, last_key), row_count = row_count + cardinality(v_images),
+    skipped_count = skipped_count + v_skipped,
+    finished_at = case when v_boundary is null then clock_timestamp() end
+  where relation = a_relation;
+  return cardinality(v_images);
+end
+$$;
+
+-- A key that was written as text, as literals of its columns' types.
+create function "bemi".key_literals(a_relation oid, a_columns text[], a_key text[]) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select string_agg(format('%L::%s', a_key[k.n], format_type(a.atttypid, a.atttypmod)), ', ' order by k.n)
+  from unnest(a_columns) with ordinality as k (name, n) join pg_attribute a on a.attrelid = a_relation and a.attname = k.name
+$$;
+` },
 ];
 
 /** What `bemi doctor` asks. Each gives rows of severity, name, object, problem and repair. */
@@ -1503,7 +1689,8 @@ from "bemi".own_triggers o
   join "bemi".tracked_tables t on t.relation = o.relation
   join pg_class c on c.oid = t.relation
 where not o.is_cloned and o.name not in (
-  select w.name from "bemi".wanted_triggers(t.relation, t.capture, t.capture = 'trigger' and "bemi".needs_row_level(t.relation)) as w)
+  select w.name from "bemi".wanted_triggers(t.relation, t.capture, t.capture = 'trigger' and "bemi".needs_row_level(t.relation)) as w
+  where w.events is null or w.events = o.events)
 union all
 select 'error', 'partition-untracked', relation::text,
   format('belongs to %s, and is not tracked: a write straight to it is not recorded', parent),
@@ -1688,13 +1875,13 @@ union all
 select 'note', 'unsealed', 'messages',
   'any role can write messages that pass for the database''s own: who did it can be forged',
   'bemi init --seal'
-where exists (select from tables) and not exists (select from "bemi".seal)
+where exists (select from tables) and exists (select from "bemi".seal where sealed_by is null)
 union all
 select 'warning', 'seal-not-enforced', 'messages',
   'are sealed, and messages without the seal still pass',
   'select "bemi".seal();'
 from "bemi".seal
-where not pg_is_in_recovery() and (enforced_from is null or enforced_from > pg_current_wal_insert_lsn())
+where sealed_by is not null and not pg_is_in_recovery() and (enforced_from is null or enforced_from > pg_current_wal_insert_lsn())
 order by 1, 2, 3
 `,
   `-- What bemi doctor asks about the log itself and who may touch it: severity, name, object, problem, repair.
@@ -1706,7 +1893,7 @@ with log as (
   select relowner as id, pg_get_userbyid(relowner) as name, rolsuper as is_superuser
   from pg_class c join pg_roles r on r.oid = c.relowner where c.oid = '"bemi".changes'::regclass
 ), definers (signature) as (values
-  ('emit_context()'), ('capture_insert()'), ('capture_update()'), ('capture_delete()'), ('capture_truncate()'),
+  ('emit_context()'), ('emit_held()'), ('baseline(regclass, integer)'), ('capture_insert()'), ('capture_update()'), ('capture_delete()'), ('capture_truncate()'),
   ('capture_row()'), ('begin_statement()'), ('end_statement()'), ('open_frame(oid, text)'), ('reconcile()'), ('on_ddl()'),
   ('maintain()'), ('write_or_set_aside(uuid, text)'), ('register_source(text, integer, text, text)')
 ), grants as (

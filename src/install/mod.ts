@@ -3,6 +3,8 @@
  *
  * @module
  */
+export { baseline } from "./baseline.ts";
+export type { BaselineOptions } from "./baseline.ts";
 export { doctor } from "./doctor.ts";
 export type { Finding } from "./doctor.ts";
 export { install, installSql, SCHEMA_VERSION } from "./install.ts";

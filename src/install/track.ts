@@ -19,6 +19,11 @@ export interface TrackOptions extends SchemaOptions {
   /** Whether a failure to record a change fails the write. By default it leaves a gap marker in the log. */
   readonly strict?: boolean | undefined;
   /**
+   * Whether UPDATE and DELETE often match nothing, as in tables that are polled for work: such a statement then leaves
+   * nothing in the Write-Ahead Log. Costs a check for each row that does match. Of no meaning for capture by triggers.
+   */
+  readonly polled?: boolean | undefined;
+  /**
    * How long to wait for the table's lock, in milliseconds, at each of `attempts`.
    * @default 2000
    */
@@ -38,9 +43,9 @@ export async function track(
   table: string,
   options: TrackOptions = {},
 ): Promise<void> {
-  const { capture, ignore, mask, strict } = options;
+  const { capture, ignore, mask, strict, polled } = options;
   const given = Object.fromEntries(
-    Object.entries({ capture, ignore, mask, strict }).filter(([, value]) => value !== undefined),
+    Object.entries({ capture, ignore, mask, strict, polled }).filter(([, value]) => value !== undefined),
   );
   await onTable(db, table, options, 'select "bemi".track($1::text::regclass, $2::text::jsonb)', [
     JSON.stringify(given),
@@ -55,7 +60,7 @@ export async function track(
 export async function untrack(
   db: DatabaseLike,
   table: string,
-  options: Omit<TrackOptions, "capture" | "ignore" | "mask" | "strict"> = {},
+  options: Omit<TrackOptions, "capture" | "ignore" | "mask" | "strict" | "polled"> = {},
 ): Promise<void> {
   await onTable(db, table, options, 'select "bemi".untrack($1::text::regclass)', []);
 }
@@ -203,7 +208,8 @@ async function onTable(
   }
 }
 
-async function resolve(db: Database, table: string): Promise<string> {
+/** The table that a name means, quoted and with its schema. */
+export async function resolve(db: Database, table: string): Promise<string> {
   let name: string | null | undefined;
   try {
     const [row] = await db.query<{ name: string | null }>(
@@ -238,7 +244,7 @@ const EXPLAINED: Readonly<Record<string, BemiErrorCode>> = {
 };
 
 // The messages are the SQL functions' own, and name tables and columns, never values.
-function explained(error: unknown): unknown {
+export function explained(error: unknown): unknown {
   const code = EXPLAINED[sqlstateOf(error) ?? ""];
   if (!code) return error;
   const { message, hint } = error as { message: string; hint?: string };

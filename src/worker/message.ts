@@ -6,18 +6,29 @@ export interface ContextMessage {
   readonly root: number;
   /** Whether the statement names a partition. */
   readonly isLeaf: boolean;
-  readonly operation: "INSERT" | "UPDATE" | "DELETE" | "TRUNCATE";
+  readonly operation: "INSERT" | "UPDATE" | "DELETE" | "TRUNCATE" | "SNAPSHOT";
   /** The whole context as it is stored, a JSON object. */
   readonly context: string;
   /** The owner's secret, which is in each message of a sealed installation. */
   readonly seal: string | undefined;
 }
 
-const OPERATIONS: readonly string[] = ["INSERT", "UPDATE", "DELETE", "TRUNCATE"];
+/** A row of a baseline. */
+export interface SnapshotMessage {
+  readonly root: number;
+  /** The owner's secret: whoever lacks it may not say what a row holds. */
+  readonly seal: string;
+  /** The primary key as it is stored. */
+  readonly key: string | null;
+  /** A JSON object, as the server wrote it. */
+  readonly image: string;
+}
+
+const OPERATIONS: readonly string[] = ["INSERT", "UPDATE", "DELETE", "TRUNCATE", "SNAPSHOT"];
 
 /** Reads a message of `emit_context()`; `undefined` for what is none, or of a version to come. */
 export function parseMessage(content: Buffer): ContextMessage | undefined {
-  const fields = splitFields(content);
+  const fields = splitFields(content, CONTEXT_VERSION);
   if (!fields || fields.length < 12) return undefined;
   const [
     root = "",
@@ -49,9 +60,21 @@ export function parseMessage(content: Buffer): ContextMessage | undefined {
   };
 }
 
+/** Reads a message of `emit_snapshots()`; `undefined` for what is none. */
+export function parseSnapshot(content: Buffer): SnapshotMessage | undefined {
+  const fields = splitFields(content, SNAPSHOT_VERSION);
+  if (!fields || fields.length < 4) return undefined;
+  const [root = "", seal = "", key = "", image = ""] = fields;
+  if (!/^\d{1,10}$/.test(root)) return undefined;
+  return { root: Number(root), seal, key: key.startsWith("+") ? key.slice(1) : null, image };
+}
+
+const CONTEXT_VERSION = 0x31;
+const SNAPSHOT_VERSION = 0x32;
+
 /** One byte of version, then `<bytes>:<text>` for each field. */
-function splitFields(content: Buffer): string[] | undefined {
-  if (content[0] !== 0x31) return undefined;
+function splitFields(content: Buffer, version: number): string[] | undefined {
+  if (content[0] !== version) return undefined;
   const fields: string[] = [];
   let at = 1;
   while (at < content.length) {

@@ -5,7 +5,7 @@ import { BemiError } from "../errors.ts";
 import { inSchema, requireInstalled } from "../install/schema.ts";
 import { formatLsn, type Lsn, parseLsn } from "./decode.ts";
 import type { WorkerSql } from "./sql.ts";
-import type { Seal, TableFacts } from "./stitch.ts";
+import type { Seal, TableFacts } from "./table.ts";
 
 /** The database whose WAL is read, as far as it is asked in plain SQL. */
 export interface Source {
@@ -133,13 +133,15 @@ export async function advance({ db, slot }: Source, to: Lsn): Promise<void> {
   }
 }
 
-/** The seal, once it is enforced. */
+/** The secret that messages of the owner's have. */
 export async function readSeal({ db, schema }: Source): Promise<Seal | undefined> {
   const [row] = await db.query<{ secret: string | null; from: string | null }>(inSchema(
     schema,
     'select secret, enforced_from::text as "from" from "bemi".read_seal()',
   ));
-  return row?.secret && row.from ? { secret: row.secret, enforcedFrom: parseLsn(row.from) } : undefined;
+  return row?.secret
+    ? { secret: row.secret, enforcedFrom: row.from === null ? undefined : parseLsn(row.from) }
+    : undefined;
 }
 
 /** What the catalog says of all tracked tables, by the number of their root. */

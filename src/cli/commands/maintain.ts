@@ -8,6 +8,7 @@ export function addMaintain(program: Command, io: Io): void {
   withConnectionOptions(program.command("maintain"))
     .description("make partitions ahead, and drop those past their retention; run it daily")
     .option("--json", "one JSON object a line")
+    .addHelpText("after", "\nExample:\n  bemi maintain --database-url postgres://localhost/app")
     .action(async ({ databaseUrl, schema, json }: ConnectionOptions & { json?: true }) => {
       const steps = await withConnection(databaseUrl, io, (sql) => maintain(sql, { schema }));
       for (const step of steps) {

@@ -9,6 +9,7 @@ export function addStatus(program: Command, io: Io): void {
   withConnectionOptions(program.command("status"))
     .description("show what is installed and which tables are tracked")
     .option("--json", "as one JSON object")
+    .addHelpText("after", "\nExample:\n  bemi status --json")
     .action(async ({ databaseUrl, schema, json }: ConnectionOptions & { json?: true }) => {
       const found = await withConnection(databaseUrl, io, (sql) => status(sql, { schema }));
       if (json) return io.out(`${JSON.stringify(found)}\n`);

@@ -1,5 +1,5 @@
 import { type Command, Option } from "commander";
-import { track, untrack } from "../../install/mod.ts";
+import { baseline, track, untrack } from "../../install/mod.ts";
 import { withConnection } from "../connection.ts";
 import type { Io } from "../io.ts";
 import { type ConnectionOptions, list, withConnectionOptions } from "../options.ts";
@@ -9,6 +9,8 @@ interface Options extends ConnectionOptions {
   readonly ignore?: string[];
   readonly mask?: string[];
   readonly strict?: boolean;
+  readonly polled?: boolean;
+  readonly baseline?: true;
 }
 
 export function addTrack(program: Command, io: Io): void {
@@ -20,17 +22,27 @@ export function addTrack(program: Command, io: Io): void {
     .option("--mask <columns>", "leave these out of every copy", list)
     .option("--strict", "a change that cannot be recorded fails")
     .option("--no-strict", "a change that cannot be recorded leaves a gap marker")
+    .option("--polled", "UPDATE and DELETE often match nothing: let those cost nothing (with --capture wal)")
+    .option("--no-polled", "they seldom do")
+    .option(
+      "--baseline",
+      "record the rows that are there, as SNAPSHOT changes; goes on where it was interrupted",
+    )
     .addHelpText(
       "after",
       `
-Example:
-  bemi track people --ignore updated_at --mask password,token`,
+Examples:
+  bemi track people --ignore updated_at --mask password,token
+  bemi track todos --baseline`,
     )
-    .action(async (tables: string[], { databaseUrl, ...options }: Options) => {
+    .action(async (tables: string[], { databaseUrl, baseline: hasBaseline, ...options }: Options) => {
       await withConnection(databaseUrl, io, async (sql) => {
         for (const table of tables) {
           await track(sql, table, options);
           io.err(`Tracking ${table}\n`);
+          if (!hasBaseline) continue;
+          const rows = await baseline(sql, table, { schema: options.schema });
+          io.err(`Recorded ${rows} rows of ${table}\n`);
         }
       });
     });
@@ -40,6 +52,7 @@ export function addUntrack(program: Command, io: Io): void {
   withConnectionOptions(program.command("untrack"))
     .description("stop tracking tables; what is in the log stays")
     .argument("<table...>", "tables, written as in SQL")
+    .addHelpText("after", "\nExample:\n  bemi untrack people")
     .action(async (tables: string[], { databaseUrl, schema }: ConnectionOptions) => {
       await withConnection(databaseUrl, io, async (sql) => {
         for (const table of tables) {

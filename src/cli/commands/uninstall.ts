@@ -9,6 +9,7 @@ export function addUninstall(program: Command, io: Io): void {
   withConnectionOptions(program.command("uninstall"))
     .description("remove everything of Bemi's, the log of changes included")
     .option("--yes", "really")
+    .addHelpText("after", "\nExample:\n  bemi uninstall --yes")
     .action(async ({ databaseUrl, schema, yes }: ConnectionOptions & { yes?: true }) => {
       if (!yes) {
         throw new BemiError(
