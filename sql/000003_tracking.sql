@@ -312,6 +312,7 @@ begin
     perform "bemi".attach(v_relation);
     perform set_config('bemi.reconciling', '', true);
   end loop;
+  perform "bemi".notify_worker();
 end
 $$;
 
@@ -402,6 +403,7 @@ begin
   end if;
   begin
     perform "bemi".reconcile();
+    perform "bemi".notify_worker();
   exception when others then
     raise warning 'bemi: tracking could not follow this command (SQLSTATE %)', sqlstate
       using hint = 'Run: select "bemi".reconcile()';
@@ -419,8 +421,8 @@ begin
   if v_name is null then
     v_name := 'bemi_reconcile_' || '"bemi".changes'::regclass::oid;
     execute format('create event trigger %I on ddl_command_end
-      when tag in (%L, %L, %L, %L, %L, %L, %L) execute function "bemi".on_ddl()', v_name,
-      'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'CREATE TRIGGER', 'DROP TRIGGER', 'CREATE FOREIGN TABLE');
+      when tag in (%L, %L, %L, %L, %L, %L, %L, %L) execute function "bemi".on_ddl()', v_name,
+      'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'ALTER TYPE', 'CREATE TRIGGER', 'DROP TRIGGER', 'CREATE FOREIGN TABLE');
   end if;
   -- ALWAYS: session_replication_role = replica must not switch it off.
   execute format('alter event trigger %I enable always', v_name);

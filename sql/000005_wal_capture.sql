@@ -29,6 +29,7 @@ language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
   update "bemi".seal set sealed_by = pg_current_xact_id() where sealed_by is null;
+  perform "bemi".notify_worker();
   -- An LSN ahead of this cluster's came with a dump from another.
   update "bemi".seal set enforced_from = pg_current_wal_insert_lsn()
   where (enforced_from is null or enforced_from > pg_current_wal_insert_lsn())
@@ -257,6 +258,13 @@ begin
 end
 $$;
 
+-- Tells a worker that is reading, at this place in the WAL, that what it knows of tables and types is no longer so.
+create function "bemi".notify_worker() returns void
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+  select pg_logical_emit_message(true, '_bemi', '3') where exists (select from "bemi".tracked_tables where capture = 'wal')
+$$;
+
 -- Slots share one name space in the cluster, so the database's number is part of the name.
 create function "bemi".slot_name() returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -272,6 +280,8 @@ create table "bemi".checkpoints (
   commit_lsn pg_lsn not null default '0/0',
   -- Everything before it is in the log, or held nothing of ours. The slot never advances past it.
   end_lsn pg_lsn not null default '0/0',
+  -- The publication that was read: another of its name does not hold what was changed before it was made.
+  publication bigint,
   updated_at timestamptz not null default clock_timestamp()
 );
 

@@ -68,7 +68,8 @@ test("packages appear where they belong: the core needs none, a driver or framew
       const isOwnType = typeOnly && /^src\/(adapters|middleware)\//.test(file) &&
         file.includes(from.split("/").at(-1) ?? "");
       const isWorkers = file.startsWith("src/worker/") && (typeOnly || from === "node:buffer") ||
-        file === "src/worker/connection.ts" && from === "postgres";
+        file === "src/worker/connection.ts" && from === "postgres" ||
+        file === "src/worker/socket.ts" && from === "node:net";
       if (from !== "node:async_hooks" && !isOwnType && !isWorkers) wrong.push(`${file} -> ${from}`);
     }
   }

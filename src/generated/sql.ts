@@ -676,6 +676,7 @@ begin
     perform "bemi".attach(v_relation);
     perform set_config('bemi.reconciling', '', true);
   end loop;
+  perform "bemi".notify_worker();
 end
 $$;
 
@@ -766,6 +767,7 @@ begin
   end if;
   begin
     perform "bemi".reconcile();
+    perform "bemi".notify_worker();
   exception when others then
     raise warning 'bemi: tracking could not follow this command (SQLSTATE %)', sqlstate
       using hint = 'Run: select "bemi".reconcile()';
@@ -783,8 +785,8 @@ begin
   if v_name is null then
     v_name := 'bemi_reconcile_' || '"bemi".changes'::regclass::oid;
     execute format('create event trigger %I on ddl_command_end
-      when tag in (%L, %L, %L, %L, %L, %L, %L) execute function "bemi".on_ddl()', v_name,
-      'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'CREATE TRIGGER', 'DROP TRIGGER', 'CREATE FOREIGN TABLE');
+      when tag in (%L, %L, %L, %L, %L, %L, %L, %L) execute function "bemi".on_ddl()', v_name,
+      'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'ALTER TYPE', 'CREATE TRIGGER', 'DROP TRIGGER', 'CREATE FOREIGN TABLE');
   end if;
   -- ALWAYS: session_replication_role = replica must not switch it off.
   execute format('alter event trigger %I enable always', v_name);
@@ -1207,6 +1209,7 @@ language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
   update "bemi".seal set sealed_by = pg_current_xact_id() where sealed_by is null;
+  perform "bemi".notify_worker();
   -- An LSN ahead of this cluster's came with a dump from another.
   update "bemi".seal set enforced_from = pg_current_wal_insert_lsn()
   where (enforced_from is null or enforced_from > pg_current_wal_insert_lsn())
@@ -1435,6 +1438,13 @@ begin
 end
 $$;
 
+-- Tells a worker that is reading, at this place in the WAL, that what it knows of tables and types is no longer so.
+create function "bemi".notify_worker() returns void
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+  select pg_logical_emit_message(true, '_bemi', '3') where exists (select from "bemi".tracked_tables where capture = 'wal')
+$$;
+
 -- Slots share one name space in the cluster, so the database's number is part of the name.
 create function "bemi".slot_name() returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -1450,6 +1460,8 @@ create table "bemi".checkpoints (
   commit_lsn pg_lsn not null default '0/0',
   -- Everything before it is in the log, or held nothing of ours. The slot never advances past it.
   end_lsn pg_lsn not null default '0/0',
+  -- The publication that was read: another of its name does not hold what was changed before it was made.
+  publication bigint,
   updated_at timestamptz not null default clock_timestamp()
 );
 

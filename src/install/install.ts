@@ -99,9 +99,12 @@ function script(schema: string, from: number, createsSchema: boolean): string {
     schema,
     [
       "set local search_path = pg_catalog, pg_temp;\nset local client_min_messages = warning;",
+      // The event trigger is not to follow what only the next migrations complete.
+      "select set_config('bemi.reconciling', 'on', true);",
       ...(from === 0 ? [ledger] : []),
       ...steps,
       `${TAKE_BACK_GRANTS};`,
+      "select set_config('bemi.reconciling', '', true);",
     ].join("\n\n"),
   );
 }

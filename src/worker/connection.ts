@@ -1,8 +1,16 @@
 import { BemiError } from "../errors.ts";
+import { openSocket } from "./socket.ts";
 import type { WorkerSql } from "./sql.ts";
 
-/** One connection that prepares nothing and asks nothing of its own, so that it works behind a pooler too. */
-export async function openConnection(target: string | object): Promise<WorkerSql> {
+/**
+ * One connection that prepares nothing and asks nothing of its own, so that it works behind a pooler too.
+ *
+ * @param settings parameters of the session, as the startup packet takes them
+ */
+export async function openConnection(
+  target: string | object,
+  settings: Readonly<Record<string, string>> = {},
+): Promise<WorkerSql> {
   const { default: postgres } = await import("postgres").catch((error: unknown) => {
     throw new BemiError("missing_package", "The worker needs the package postgres", {
       hint: "Install it: npm install postgres",
@@ -17,9 +25,10 @@ export async function openConnection(target: string | object): Promise<WorkerSql
     max_lifetime: null,
     connect_timeout: 15,
     onnotice: () => {},
-    connection: { application_name: "bemi worker" },
+    socket: openSocket,
+    connection: { application_name: "bemi worker", ...settings },
   };
   return (typeof target === "string"
-    ? postgres(target, options)
-    : postgres({ ...target, ...options })) as unknown as WorkerSql;
+    ? postgres(target, options as object)
+    : postgres({ ...target, ...options } as object)) as unknown as WorkerSql;
 }

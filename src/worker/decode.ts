@@ -4,6 +4,9 @@ import { BemiError } from "../errors.ts";
 /** A log sequence number: unsigned 64 bits. */
 export type Lsn = bigint;
 
+/** One message as it comes: where it stands, and its bytes, valid until the next one. */
+export type RawMessage = readonly [lsn: Lsn, data: Buffer];
+
 /** One row's columns as PostgreSQL's text, in the relation's order; `null` is NULL, {@linkcode UNCHANGED} was not sent. */
 export type Tuple = readonly (string | null | typeof UNCHANGED)[];
 

@@ -69,8 +69,25 @@ export function parseSnapshot(content: Buffer): SnapshotMessage | undefined {
   return { root: Number(root), seal, key: key.startsWith("+") ? key.slice(1) : null, image };
 }
 
+/** Whether a message says that tables or types are other than they were. */
+export function isNotice(content: Buffer): boolean {
+  return content[0] === NOTICE_VERSION;
+}
+
+/**
+ * The context that another Bemi's row trigger put bare into the WAL, as a JSON object; `undefined` for what is none.
+ * Anybody could have written it, so it says nothing of what only the database knows.
+ */
+export function parseBareContext(content: Buffer): string | undefined {
+  if (content[0] !== 0x7b) return undefined;
+  const members = objectMembers(content.toString("utf8"))?.filter(([key]) => !OWN_KEYS.includes(key));
+  return members && jsonObject(members);
+}
+
+const OWN_KEYS: readonly string[] = ["db", "jwt", "client"];
 const CONTEXT_VERSION = 0x31;
 const SNAPSHOT_VERSION = 0x32;
+const NOTICE_VERSION = 0x33;
 
 /** One byte of version, then `<bytes>:<text>` for each field. */
 function splitFields(content: Buffer, version: number): string[] | undefined {
@@ -104,13 +121,17 @@ interface Parts {
 // As current_context() in SQL puts it together: the application's keys, what PostgREST said, SQL, and db, which wins.
 function storedContext({ db, statement, context, claims, client }: Parts): string {
   const own = context ? objectMembers(context) : [];
-  const members = (own ?? []).filter(([key]) => key !== "db" && key !== "jwt" && key !== "client");
+  const members = (own ?? []).filter(([key]) => !OWN_KEYS.includes(key));
   if (claims && objectMembers(claims)) members.push(["jwt", claims]);
   if (client && objectMembers(client)) members.push(["client", client]);
   if (statement && !members.some(([key]) => key === "SQL")) {
     members.push(["SQL", JSON.stringify(statement)]);
   }
   members.push(["db", db + (own ? "}" : ', "context_error": "not a JSON object"}')]);
+  return jsonObject(members);
+}
+
+function jsonObject(members: readonly (readonly [key: string, value: string])[]): string {
   return `{${members.map(([key, value]) => `${JSON.stringify(key)}: ${value}`).join(", ")}}`;
 }
 

@@ -1,12 +1,9 @@
 import { Buffer } from "node:buffer";
 import { BemiError } from "../errors.ts";
 import { quoteLiteral } from "../identifiers.ts";
-import { formatLsn, type Lsn } from "./decode.ts";
+import { formatLsn, type Lsn, type RawMessage } from "./decode.ts";
 import { copyOut, inTransaction, type WorkerSql } from "./sql.ts";
 import { VALUE_SETTINGS } from "./values.ts";
-
-/** One message of the slot: where it stands, and its bytes, valid until the next one. */
-export type PeekedMessage = readonly [lsn: Lsn, data: Buffer];
 
 export interface PeekOptions {
   readonly slot: string;
@@ -21,8 +18,8 @@ export interface PeekOptions {
  * What the slot holds, without consuming it: one statement, its result streamed as binary COPY, so that memory is
  * bounded here, and on the server by what it spills (PostgreSQL documentation, 9.28.6 Replication Management Functions).
  */
-export async function* peek(sql: WorkerSql, options: PeekOptions): AsyncGenerator<PeekedMessage[]> {
-  const batches = pass<PeekedMessage[]>();
+export async function* peek(sql: WorkerSql, options: PeekOptions): AsyncGenerator<RawMessage[]> {
+  const batches = pass<RawMessage[]>();
   const finished = inTransaction(sql, async (tx) => {
     const settings = Object.entries({
       ...VALUE_SETTINGS,
@@ -55,7 +52,7 @@ function statement({ slot, publication, upTo, limit }: PeekOptions): string {
 const SIGNATURE_LENGTH = 11;
 
 /** Splits COPY's binary format into its rows, across chunks (PostgreSQL documentation, COPY, Binary Format). */
-export function binaryCopy(): (chunk: Uint8Array) => PeekedMessage[] {
+export function binaryCopy(): (chunk: Uint8Array) => RawMessage[] {
   let rest: Buffer = Buffer.alloc(0);
   let isHeaderRead = false;
   return (chunk) => {
@@ -63,7 +60,7 @@ export function binaryCopy(): (chunk: Uint8Array) => PeekedMessage[] {
       ? Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength)
       : Buffer.concat([rest, chunk]);
     let at = 0;
-    const rows: PeekedMessage[] = [];
+    const rows: RawMessage[] = [];
     if (!isHeaderRead) {
       const header = SIGNATURE_LENGTH + 8;
       if (bytes.length < header) {

@@ -1,21 +1,19 @@
 import { SQLSTATE, sqlstateOf } from "../database/sqlstate.ts";
-import { decode, type Lsn } from "./decode.ts";
+import type { Lsn } from "./decode.ts";
 import type { Origin } from "./encode.ts";
+import { type IntakeOptions, openIntake } from "./intake.ts";
 import { peek } from "./peek.ts";
-import { advance, readSeal, slotState, type Source, tableFacts } from "./source.ts";
+import { advance, slotState } from "./source.ts";
 import type { WorkerSql } from "./sql.ts";
-import { type Change, stitcher } from "./stitch.ts";
-import type { TypeCatalog } from "./types.ts";
-import { inWriteTransaction } from "./write.ts";
+import { inWriteTransaction, type Progress, type WriteOptions, type Writer } from "./write.ts";
 
-export interface RoundOptions {
-  readonly source: Source;
+/** What a worker has while its connections live. */
+export interface Link extends IntakeOptions {
   /** A connection to the source for COPY alone. */
   readonly reader: WorkerSql;
   readonly destination: WorkerSql;
   readonly destinationSchema: string;
   readonly origin: Omit<Origin, "queuedAt">;
-  readonly types: TypeCatalog;
 }
 
 export interface RoundResult {
@@ -33,81 +31,71 @@ export interface RoundResult {
 const ROUND_LIMIT = 100_000;
 
 /** WAL without a change of ours that is worth a checkpoint: its own record is some hundred bytes. */
-const IDLE_BYTES = 64n * 1024n;
+export const IDLE_BYTES: bigint = 64n * 1024n;
 
 /**
  * One round: peek what is committed, write it with its checkpoint in one transaction, and only then let go of the WAL.
  * A crash at any point repeats a round, and what the checkpoint covers is not written twice.
  */
-export async function pollRound(options: RoundOptions): Promise<RoundResult> {
+export async function pollRound(link: Link): Promise<RoundResult> {
   try {
-    return await attempt(options, false);
+    return await attempt(link, false);
   } catch (error) {
     if (!isDataError(error)) throw error;
-    return await attempt(options, true);
+    return await attempt(link, true);
   }
 }
 
-async function attempt(options: RoundOptions, isCareful: boolean): Promise<RoundResult> {
-  const { source, reader, destination, destinationSchema, types } = options;
-  const state = await slotState(source);
-  const idle = { written: 0, setAside: 0, consumed: state.flushed, lag: 0n, isMore: false };
-  if (state.flushed <= state.confirmed) return idle;
-  const facts = await tableFacts(source);
-  const stitch = stitcher({ table: (oid) => facts.get(oid), type: types.get, seal: await readSeal(source) });
-  const origin = { ...options.origin, queuedAt: new Date().toISOString() };
-  let messages = 0;
-  let target = state.flushed;
-  const counts = await inWriteTransaction(
-    destination,
-    { schema: destinationSchema, slot: source.slot, origin, isCareful },
-    async (writer) => {
-      let commitLsn = writer.watermark;
-      let endLsn = 0n;
-      let isNew = false;
-      const emit = (change: Change): void => {
-        if (isNew) writer.write(change);
-      };
-      const options = {
-        slot: source.slot,
-        publication: source.publication,
-        upTo: state.flushed,
-        limit: ROUND_LIMIT,
-      };
-      for await (const batch of peek(reader, options)) {
-        for (const [lsn, data] of batch) {
-          messages++;
-          const message = decode(data);
-          if (message.kind === "begin") isNew = message.commitLsn > writer.watermark;
-          if (message.kind === "relation") await types.load(message.columns.map((column) => column.type));
-          stitch.push(message, lsn, emit);
-          if (message.kind === "commit") {
-            if (message.commitLsn > commitLsn) commitLsn = message.commitLsn;
-            endLsn = message.endLsn;
-          }
-        }
-        await writer.flush();
-      }
-      // Ended by the limit, not by the LSN: what follows was not looked at.
-      target = messages >= ROUND_LIMIT || endLsn > state.flushed ? endLsn : state.flushed;
-      const isWorthIt = writer.written > 0 || target - writer.endLsn >= IDLE_BYTES || messages >= ROUND_LIMIT;
-      if (!isWorthIt) target = writer.endLsn;
-      return isWorthIt ? { commitLsn, endLsn: target } : undefined;
-    },
-  );
+/** Writes into the log in one transaction, durable when it returns. */
+export function write(
+  link: Link,
+  isCareful: boolean,
+  fn: (writer: Writer) => Promise<Progress | undefined>,
+): Promise<{ written: number; setAside: number }> {
+  const { source, destination, destinationSchema } = link;
+  const options: WriteOptions = {
+    schema: destinationSchema,
+    slot: source.slot,
+    publicationOid: source.publicationOid,
+    origin: { ...link.origin, queuedAt: new Date().toISOString() },
+    isCareful,
+  };
+  return inWriteTransaction(destination, options, fn);
+}
+
+async function attempt(link: Link, isCareful: boolean): Promise<RoundResult> {
+  const { source, reader } = link;
+  const { slot, publication } = source;
+  const { flushed, confirmed } = await slotState(source);
+  if (flushed <= confirmed) return { written: 0, setAside: 0, consumed: flushed, lag: 0n, isMore: false };
+  const intake = await openIntake(link);
+  let target = flushed;
+  const counts = await write(link, isCareful, async (writer) => {
+    for await (const batch of peek(reader, { slot, publication, upTo: flushed, limit: ROUND_LIMIT })) {
+      await intake.consume(batch, writer);
+      await writer.flush();
+    }
+    // Ended by the limit, not by the LSN: what follows was not looked at.
+    if (intake.messages >= ROUND_LIMIT || intake.endLsn > flushed) target = intake.endLsn;
+    const isWorthIt = writer.written > 0 || target - writer.endLsn >= IDLE_BYTES ||
+      intake.messages >= ROUND_LIMIT;
+    if (!isWorthIt) target = writer.endLsn;
+    return isWorthIt ? { commitLsn: intake.commitLsn, endLsn: target } : undefined;
+  });
   // The publication may have been dropped meanwhile, and PostgreSQL 18 would have said nothing.
   const after = await slotState(source);
   if (target > after.confirmed) await advance(source, target);
+  const isMore = intake.messages >= ROUND_LIMIT;
   return {
     ...counts,
-    consumed: messages >= ROUND_LIMIT ? target : state.flushed,
-    lag: after.flushed > target && messages > 0 ? after.flushed - target : 0n,
-    isMore: messages >= ROUND_LIMIT,
+    consumed: isMore ? target : flushed,
+    lag: after.flushed > target && intake.messages > 0 ? after.flushed - target : 0n,
+    isMore,
   };
 }
 
-// What the log says no to, rather than the connection, the server or a lock.
-function isDataError(error: unknown): boolean {
+/** Whether it is the log that says no, rather than the connection, the server or a lock. */
+export function isDataError(error: unknown): boolean {
   const state = sqlstateOf(error);
   return state !== undefined && (/^(?:22|23)/.test(state) || state === SQLSTATE.programLimitExceeded);
 }

@@ -13,6 +13,8 @@ export interface Source {
   readonly schema: string;
   readonly slot: string;
   readonly publication: string;
+  /** Its number: one that is made anew has another. */
+  readonly publicationOid: bigint;
   readonly systemIdentifier: string;
   readonly timeline: number;
   readonly database: string;
@@ -27,6 +29,9 @@ export interface SlotState {
   readonly retained: bigint;
 }
 
+/** The publication was made anew meanwhile: what was changed before is not in it, which a new session records. */
+export class PublicationChanged extends Error {}
+
 /**
  * Checks what decoding needs, one thing after the other, each with its remedy.
  *
@@ -38,6 +43,7 @@ export async function openSource(sql: WorkerSql, schema: string, slot: string | 
   const [facts] = await db.query<Record<string, string>>(inSchema(
     schema,
     `select current_setting('wal_level') as wal_level, version() as version, "bemi".own_name() as publication,
+      (select oid::text from pg_publication where pubname = "bemi".own_name()) as publication_oid,
       "bemi".slot_name() as slot, current_database() as database, c.system_identifier, c.timeline::text
     from "bemi".this_cluster() c`,
   ));
@@ -50,6 +56,7 @@ export async function openSource(sql: WorkerSql, schema: string, slot: string | 
     schema,
     slot: slot ?? facts.slot ?? "",
     publication: facts.publication ?? "",
+    publicationOid: BigInt(facts.publication_oid ?? 0),
     systemIdentifier: facts.system_identifier ?? "",
     timeline: Number(facts.timeline),
     database: facts.database ?? "",
@@ -74,16 +81,16 @@ export function requireLogical(level: string | undefined, version: string | unde
 }
 
 /** The slot as it is now, with the publication there too: decoding without one loses changes on PostgreSQL 18. */
-export async function slotState({ db, slot, publication }: Source): Promise<SlotState> {
+export async function slotState({ db, slot, publication, publicationOid }: Source): Promise<SlotState> {
   const [row] = await db.query<Record<string, string | null>>(
     `select pg_current_wal_flush_lsn()::text as flushed, s.confirmed_flush_lsn::text as confirmed, s.plugin, s.database,
       s.wal_status, (pg_current_wal_lsn() - s.restart_lsn)::bigint::text as retained,
-      exists (select from pg_publication where pubname = $2::text)::text as published, current_database() as here
+      (select oid::text from pg_publication where pubname = $2::text) as published, current_database() as here
     from (select) as one left join pg_replication_slots s on s.slot_name = $1::text`,
     [slot, publication],
   );
   const state = row ?? {};
-  if (state.published !== "true") {
+  if (typeof state.published !== "string") {
     throw new BemiError("wal_unavailable", `There is no publication "${publication}"`, {
       hint: "Run: bemi init --capture wal. What was changed since it was dropped is lost.",
     });
@@ -113,6 +120,7 @@ export async function slotState({ db, slot, publication }: Source): Promise<Slot
       },
     );
   }
+  if (BigInt(state.published) !== publicationOid) throw new PublicationChanged();
   return {
     flushed: parseLsn(state.flushed ?? "0/0"),
     confirmed: parseLsn(state.confirmed ?? "0/0"),
@@ -120,15 +128,38 @@ export async function slotState({ db, slot, publication }: Source): Promise<Slot
   };
 }
 
+/** How often a walsender wants to hear of its client, in milliseconds: a third of its time-out, at most 10 s. */
+export async function statusInterval({ db }: Source): Promise<number> {
+  const [row] = await db.query<{ timeout: string }>(
+    "select setting as timeout from pg_settings where name = 'wal_sender_timeout'",
+  );
+  const timeout = Number(row?.timeout ?? 0);
+  return timeout > 0 ? Math.min(10_000, timeout / 3) : 10_000;
+}
+
+/** Waits, some seconds at most, until the server has noticed that nobody streams the slot any more. */
+export async function waitUntilFree({ db, slot }: Source): Promise<void> {
+  for (let i = 0; i < 50; i++) {
+    const rows = await db.query("select from pg_replication_slots where slot_name = $1::text and active", [
+      slot,
+    ]);
+    if (rows.length === 0) return;
+    await new Promise((done) => setTimeout(done, 20 * (1 + i / 5)));
+  }
+}
+
 /** Lets go of the WAL before an LSN. Where the slot is past it already, that is fine. */
-export async function advance({ db, slot }: Source, to: Lsn): Promise<void> {
+export async function advance(source: Source, to: Lsn): Promise<void> {
   try {
-    await db.query("select pg_replication_slot_advance($1::text, $2::text::pg_lsn)", [slot, formatLsn(to)]);
+    await source.db.query("select pg_replication_slot_advance($1::text, $2::text::pg_lsn)", [
+      source.slot,
+      formatLsn(to),
+    ]);
   } catch (error) {
     if (sqlstateOf(error) !== SQLSTATE.objectNotInPrerequisiteState && sqlstateOf(error) !== "22023") {
       throw error;
     }
-    const { confirmed } = await slotState({ db, slot } as Source & { publication: string });
+    const { confirmed } = await slotState(source);
     if (confirmed < to) throw error;
   }
 }

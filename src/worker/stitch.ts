@@ -1,5 +1,11 @@
 import type { Buffer } from "node:buffer";
-import { type ContextMessage, hasUnstorableEscape, parseMessage, parseSnapshot } from "./message.ts";
+import {
+  type ContextMessage,
+  hasUnstorableEscape,
+  parseBareContext,
+  parseMessage,
+  parseSnapshot,
+} from "./message.ts";
 import type { Lsn, PgoutputMessage } from "./decode.ts";
 import { type Catalog, type Image, noteUnchanged, Table, unknownTable } from "./table.ts";
 
@@ -32,6 +38,8 @@ export interface Transaction {
 export interface Stitcher {
   /** Passes each change on as soon as it is known. The types of a relation have to be loaded before it is pushed. */
   push(message: PgoutputMessage, lsn: Lsn, emit: (change: Change) => void): void;
+  /** Has what the catalog says of each relation asked anew. */
+  refresh(): void;
 }
 
 type Operation = ContextMessage["operation"];
@@ -62,6 +70,7 @@ export function stitcher(catalog: Catalog): Stitcher {
   let transaction: Transaction | undefined;
   let index = 0;
   let order = 0;
+  let bare: string | undefined;
   const messages = new Map<number, Attributed[]>();
   const moves = new Map<number, HalfMove[]>();
   const truncated = new Map<number, { position: Lsn; context: string }>();
@@ -80,10 +89,18 @@ export function stitcher(catalog: Catalog): Stitcher {
     emit({ ...taken, key: row.key });
   };
 
+  /** For a row that no message covers: what another Bemi said right before it, or the mark. */
+  const otherwise = (): string => {
+    const context = bare ?? UNATTRIBUTED;
+    bare = undefined;
+    return context;
+  };
+
   const begin = (next: Transaction): void => {
     transaction = next;
     index = 0;
     order = 0;
+    bare = undefined;
     messages.clear();
     moves.clear();
     truncated.clear();
@@ -149,7 +166,10 @@ export function stitcher(catalog: Catalog): Stitcher {
       case "message": {
         if (!message.isTransactional || message.prefix !== "_bemi" || !transaction) return;
         const parsed = parseMessage(message.content);
-        if (!parsed) return takeSnapshot(message.content, lsn, emit);
+        if (!parsed) {
+          if (catalog.acceptsBareContexts) bare = parseBareContext(message.content) ?? bare;
+          return takeSnapshot(message.content, lsn, emit);
+        }
         if (isForged(parsed, lsn)) return;
         const { root, operation, context } = parsed;
         const own = (messages.get(root) ?? []).filter((known) => known.operation !== operation);
@@ -160,6 +180,7 @@ export function stitcher(catalog: Catalog): Stitcher {
       }
       case "insert": {
         flushTruncates(emit);
+        const fallback = otherwise();
         const table = tables.get(message.relation);
         if (!table) return;
         const attributed = latest(table, ["INSERT", "UPDATE"]);
@@ -171,16 +192,17 @@ export function stitcher(catalog: Catalog): Stitcher {
         }
         const context = (attributed?.operation === "INSERT" ? attributed : latest(table, ["INSERT"]))
           ?.context;
-        emit(change(table, "CREATE", lsn, index++, context ?? UNATTRIBUTED, undefined, after));
+        emit(change(table, "CREATE", lsn, index++, context ?? fallback, undefined, after));
         return;
       }
       case "update": {
         flushTruncates(emit);
+        const fallback = otherwise();
         const table = tables.get(message.relation);
         if (!table) return;
         const before = message.before && !message.beforeIsKey ? message.before : undefined;
         if (before && table.isSame(before, message.after)) return;
-        const context = latest(table, ["UPDATE"])?.context ?? UNATTRIBUTED;
+        const context = latest(table, ["UPDATE"])?.context ?? fallback;
         const old = message.before && table.image(message.before, undefined, message.beforeIsKey);
         const after = table.image(message.after, before);
         emit(change(table, "UPDATE", lsn, index++, noteUnchanged(context, after.values, table), old, after));
@@ -188,11 +210,12 @@ export function stitcher(catalog: Catalog): Stitcher {
       }
       case "delete": {
         flushTruncates(emit);
+        const fallback = otherwise();
         const table = tables.get(message.relation);
         if (!table) return;
         const attributed = latest(table, table.facts?.isPartitioned ? ["DELETE", "UPDATE"] : ["DELETE"]);
         const before = table.image(message.before, undefined, message.beforeIsKey);
-        const context = attributed?.context ?? UNATTRIBUTED;
+        const context = attributed?.context ?? fallback;
         if (attributed?.operation === "UPDATE") {
           const waiting = moves.get(message.relation) ?? [];
           waiting.push({ table, before, position: lsn, index: index++, context });
@@ -226,5 +249,8 @@ export function stitcher(catalog: Catalog): Stitcher {
         return;
     }
   };
-  return { push };
+  const refresh = (): void => {
+    for (const [oid, { relation }] of tables) tables.set(oid, new Table(relation, catalog));
+  };
+  return { push, refresh };
 }

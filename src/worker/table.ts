@@ -17,6 +17,8 @@ export interface Catalog {
   table(oid: number): TableFacts | undefined;
   type(oid: number): ValueType;
   readonly seal?: Seal | undefined;
+  /** Whether a row that has no context message takes the bare JSON that another Bemi's trigger wrote before it. */
+  readonly acceptsBareContexts?: boolean | undefined;
 }
 
 /** The owner's secret. */

@@ -29,10 +29,12 @@ export interface TypeCatalog {
   load(oids: readonly number[]): Promise<void>;
   /** A type that is gone, or was never loaded, is a string. */
   get(oid: number): ValueType;
+  /** Has everything asked anew. */
+  forget(): void;
 }
 
 export function typeCatalog(db: Database): TypeCatalog {
-  const known = new Map<number, ValueType>(BUILT_IN);
+  let known = new Map<number, ValueType>(BUILT_IN);
   const load = async (oids: readonly number[]): Promise<void> => {
     const missing = [...new Set(oids)].filter((oid) => !known.has(oid));
     if (missing.length === 0) return;
@@ -48,7 +50,7 @@ export function typeCatalog(db: Database): TypeCatalog {
     };
     for (const oid of missing) resolve(oid);
   };
-  return { load, get: (oid) => known.get(oid) ?? STRING };
+  return { load, get: (oid) => known.get(oid) ?? STRING, forget: () => void (known = new Map(BUILT_IN)) };
 }
 
 function describe(row: TypeRow, resolve: (oid: number) => ValueType): ValueType {

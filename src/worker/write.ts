@@ -18,6 +18,7 @@ export interface Writer {
 export interface WriteOptions {
   readonly schema: string;
   readonly slot: string;
+  readonly publicationOid: bigint;
   readonly origin: Origin;
   /** One by one, so that a change that cannot be stored is set aside and not the others with it. */
   readonly isCareful: boolean;
@@ -31,6 +32,9 @@ export interface Progress {
 
 const FLUSH_AT = 256 * 1024;
 
+/** How many changes may wait for a COPY to end before they can be written one by one. */
+const CAREFUL_LIMIT = 500;
+
 /**
  * Rows and checkpoint in one transaction, durable when it returns. The checkpoint's row is locked: of two workers one
  * writes, and the other fails with `55P03`.
@@ -40,7 +44,7 @@ export async function inWriteTransaction(
   options: WriteOptions,
   fn: (writer: Writer) => Promise<Progress | undefined>,
 ): Promise<{ written: number; setAside: number }> {
-  const { schema, slot, origin, isCareful } = options;
+  const { schema, slot, publicationOid, origin, isCareful } = options;
   let counts = { written: 0, setAside: 0 };
   await inTransaction(sql, async (tx) => {
     await tx.unsafe(
@@ -77,6 +81,11 @@ export async function inWriteTransaction(
       flush: async () => {
         if (buffer.length >= FLUSH_AT) await flush();
         // Nothing else may run while a COPY is open.
+        if (copy && careful.length >= CAREFUL_LIMIT) {
+          await flush();
+          await copy.end();
+          copy = undefined;
+        }
         if (!copy) {
           for (const change of careful.splice(0)) setAside += await writeOne(tx, schema, change, origin);
         }
@@ -94,12 +103,13 @@ export async function inWriteTransaction(
     await tx.unsafe(
       inSchema(
         schema,
-        `insert into "bemi".checkpoints as c (source_id, slot, commit_lsn, end_lsn)
-      values (${origin.sourceId}, $1, $2::text::pg_lsn, $3::text::pg_lsn)
-      on conflict (source_id) do update set slot = excluded.slot, commit_lsn = excluded.commit_lsn,
+        `insert into "bemi".checkpoints as c (source_id, slot, commit_lsn, end_lsn, publication)
+      values (${origin.sourceId}, $1, $2::text::pg_lsn, $3::text::pg_lsn, $4::text::bigint)
+      on conflict (source_id) do update set slot = excluded.slot, publication = excluded.publication,
+        commit_lsn = greatest(c.commit_lsn, excluded.commit_lsn),
         end_lsn = greatest(c.end_lsn, excluded.end_lsn), updated_at = clock_timestamp()`,
       ),
-      [slot, formatLsn(progress.commitLsn), formatLsn(progress.endLsn)],
+      [slot, formatLsn(progress.commitLsn), formatLsn(progress.endLsn), String(publicationOid)],
     );
   });
   return counts;

@@ -7,7 +7,8 @@ import { type ConnectionOptions, positiveInteger, withConnectionOptions } from "
 
 interface Options extends ConnectionOptions {
   readonly destinationUrl?: string;
-  readonly mode: "auto" | "poll";
+  readonly mode: "auto" | "stream" | "poll";
+  readonly acceptBemiMessages?: true;
   readonly slot?: string;
   readonly once?: true;
   readonly pollInterval: number;
@@ -17,9 +18,12 @@ export function addWorker(program: Command, io: Io): void {
   withConnectionOptions(program.command("worker"))
     .description("read the Write-Ahead Log and write the log of changes")
     .option("--destination-url <url>", "the database that holds the log (default: the same)")
-    .addOption(new Option("--mode <mode>", "how the WAL is read").choices(["auto", "poll"]).default("auto"))
+    .addOption(
+      new Option("--mode <mode>", "how the WAL is read").choices(["auto", "stream", "poll"]).default("auto"),
+    )
     .option("--slot <name>", "the replication slot (default: the one that bemi init made)")
     .option("--once", "end when all that is committed now is in the log")
+    .option("--accept-bemi-messages", "take the contexts that another Bemi's triggers write")
     .option("--poll-interval <milliseconds>", "the longest pause when nothing happens", positiveInteger, 1000)
     .addHelpText(
       "after",
@@ -49,6 +53,7 @@ Examples:
         mode: options.mode,
         once: options.once,
         pollInterval: options.pollInterval,
+        acceptBemiMessages: options.acceptBemiMessages,
         log: (event) => say(logger, event),
       });
       io.onTerminate(() => void worker.stop().catch(() => {}));
@@ -62,7 +67,8 @@ function driverTarget(target: Target): string | object {
 
 const MESSAGES: Readonly<Record<WorkerEvent["kind"], string>> = {
   started: "Reading the Write-Ahead Log",
-  round: "Changes written",
+  reading: "How the Write-Ahead Log is read",
+  written: "Changes written",
   gap: "Part of the Write-Ahead Log was lost before it was read: the gap is recorded",
   "maintenance-failed": "The partitions could not be looked after: run bemi maintain as the owner",
   standby: "Another worker holds the slot: standing by",

@@ -1,0 +1,82 @@
+import type { Lsn } from "./decode.ts";
+import { openIntake } from "./intake.ts";
+import { IDLE_BYTES, type Link, write } from "./round.ts";
+import { slotState } from "./source.ts";
+import type { WalStream } from "./stream.ts";
+
+export interface FollowOptions {
+  readonly signal: AbortSignal;
+  /** Ends when everything before it is in the log. */
+  readonly goal: Lsn | undefined;
+  /** Is told of each transaction of the destination that held changes. */
+  readonly everySecond: () => Promise<void>;
+  readonly report: (written: { written: number; setAside: number; consumed: Lsn; lag: bigint }) => void;
+  /** Bytes of WAL behind which reading in bulk is faster. */
+  readonly farBehind: bigint;
+}
+
+/** Changes that one transaction of the destination may hold, to be exceeded by no more than the last of the source. */
+const WRITE_LIMIT = 50_000;
+
+/** How often the slot is looked at, and let go of what is in the log, in milliseconds. */
+const CHECK_INTERVAL = 1000;
+
+/**
+ * Writes what a stream brings as it comes: what has come together while one transaction was written makes up the next.
+ * Returns when it was told to stop, has reached its goal, or is so far behind that reading in bulk is faster.
+ */
+export async function follow(
+  link: Link,
+  stream: WalStream,
+  options: FollowOptions,
+): Promise<"done" | "far-behind"> {
+  const { signal, goal, report, everySecond, farBehind } = options;
+  const intake = await openIntake(link);
+  let durable = 0n;
+  let checkedAt = Date.now();
+  let isFarBehind = false;
+  // Decoding says nothing where the publication is gone (PostgreSQL 18): looked at before the slot lets go of anything.
+  const check = async (): Promise<void> => {
+    if (Date.now() - checkedAt < CHECK_INTERVAL) return;
+    checkedAt = Date.now();
+    const { flushed } = await slotState(link.source);
+    stream.acknowledge(durable);
+    await everySecond();
+    isFarBehind = durable > 0n && flushed - durable > farBehind;
+  };
+
+  while (!signal.aborted) {
+    let batch = await stream.next(CHECK_INTERVAL);
+    const idleLsn = stream.isWaiting ? 0n : stream.sentLsn;
+    if (batch.length === 0) {
+      // All that the server had is in the log: worth a checkpoint now and then, so that the slot can move.
+      if (idleLsn - durable >= IDLE_BYTES || goal !== undefined && idleLsn >= goal && durable < goal) {
+        await write(link, false, async () => ({ commitLsn: intake.commitLsn, endLsn: idleLsn }));
+        durable = idleLsn;
+      }
+    } else {
+      const counts = await write(link, false, async (writer) => {
+        for (;;) {
+          await intake.consume(batch, writer);
+          await writer.flush();
+          if (!intake.isInTransaction && (!stream.isWaiting || writer.written >= WRITE_LIMIT)) break;
+          // The rest of a transaction under way comes for sure: unlike at its start, stopping has to wait.
+          batch = await stream.next(CHECK_INTERVAL);
+        }
+        return { commitLsn: intake.commitLsn, endLsn: intake.endLsn };
+      });
+      durable = intake.endLsn;
+      if (counts.written + counts.setAside > 0) {
+        const lag = stream.sentLsn > durable ? stream.sentLsn - durable : 0n;
+        report({ ...counts, consumed: durable, lag });
+      }
+    }
+    if (goal !== undefined && durable >= goal) break;
+    await check();
+    if (isFarBehind) return "far-behind";
+  }
+  // Only what was looked after is let go of: the rest is read again, and found to be in the log.
+  await slotState(link.source);
+  stream.acknowledge(durable);
+  return "done";
+}

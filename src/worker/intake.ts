@@ -1,0 +1,101 @@
+import { decode, type Lsn, type PgoutputMessage, type RawMessage } from "./decode.ts";
+import { isNotice } from "./message.ts";
+import { readSeal, type Source, tableFacts } from "./source.ts";
+import { type Change, stitcher } from "./stitch.ts";
+import type { TypeCatalog } from "./types.ts";
+import type { Writer } from "./write.ts";
+
+/** Takes the messages of one decoding session, however they come, and passes their changes to a writer. */
+export interface Intake {
+  consume(messages: readonly RawMessage[], writer: Writer): Promise<void>;
+  /** Whether the end of a transaction is still to come. */
+  readonly isInTransaction: boolean;
+  /** Of the last transaction that came to its end: 0 before the first. */
+  readonly commitLsn: Lsn;
+  readonly endLsn: Lsn;
+  /** How many there were. */
+  readonly messages: number;
+}
+
+export interface IntakeOptions {
+  readonly source: Source;
+  readonly types: TypeCatalog;
+  readonly acceptsBareContexts: boolean;
+}
+
+export async function openIntake({ source, types, acceptsBareContexts }: IntakeOptions): Promise<Intake> {
+  let facts = await tableFacts(source);
+  let seal = await readSeal(source);
+  const stitch = stitcher({
+    table: (oid) => facts.get(oid),
+    type: types.get,
+    get seal() {
+      return seal;
+    },
+    acceptsBareContexts,
+  });
+  let isInTransaction = false;
+  let isNew = false;
+  let commitLsn = 0n;
+  let endLsn = 0n;
+  let count = 0;
+  const relations = new Set<number>();
+  const typesInUse = new Set<number>();
+
+  // At their place in the WAL: what was written before is read by what was true then.
+  const refresh = async (): Promise<void> => {
+    types.forget();
+    await types.load([...typesInUse]);
+    facts = await tableFacts(source);
+    seal = await readSeal(source);
+    stitch.refresh();
+  };
+  // PostgreSQL describes a relation once, and again when it was altered.
+  const isChangeOfSchema = (message: PgoutputMessage): boolean =>
+    message.kind === "relation"
+      ? relations.has(message.oid) || !facts.has(message.oid)
+      : message.kind === "message" && message.prefix === "_bemi" && isNotice(message.content);
+
+  const consume = async (messages: readonly RawMessage[], writer: Writer): Promise<void> => {
+    const emit = (change: Change): void => {
+      if (isNew) writer.write(change);
+    };
+    for (const [lsn, data] of messages) {
+      count++;
+      const message = decode(data);
+      if (isChangeOfSchema(message)) await refresh();
+      switch (message.kind) {
+        case "begin":
+          isInTransaction = true;
+          // What is not above it is in the log already, from before a crash.
+          isNew = message.commitLsn > writer.watermark;
+          break;
+        case "relation":
+          relations.add(message.oid);
+          for (const { type } of message.columns) typesInUse.add(type);
+          await types.load([...typesInUse]);
+          break;
+        case "commit":
+          isInTransaction = false;
+          if (message.commitLsn > commitLsn) commitLsn = message.commitLsn;
+          endLsn = message.endLsn;
+      }
+      stitch.push(message, lsn, emit);
+    }
+  };
+  return {
+    consume,
+    get isInTransaction() {
+      return isInTransaction;
+    },
+    get commitLsn() {
+      return commitLsn;
+    },
+    get endLsn() {
+      return endLsn;
+    },
+    get messages() {
+      return count;
+    },
+  };
+}
