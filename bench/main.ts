@@ -1,11 +1,11 @@
 import { ingest } from "./ingest.ts";
 import { overhead } from "./overhead.ts";
-import { poll } from "./poll.ts";
+import { worker } from "./worker.ts";
 
 const benches: Readonly<Record<string, (version: string) => Promise<void>>> = {
   ingest,
   overhead,
-  poll,
+  worker,
 };
 
 // npm run bench -- ingest   (all of them without a name; BENCH_SERVER=15 for another version)

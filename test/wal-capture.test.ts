@@ -201,6 +201,59 @@ onEachServer("capture from the WAL", (open) => {
     ]);
   });
 
+  test("in a polled table, a statement that matches nothing costs no transaction, and others have their contexts", async () => {
+    await using database = await open();
+    await todos(database);
+    const { port, db } = database;
+    await port.execute(
+      `create table jobs (id int, done boolean default false, region int) partition by list (region);
+      create table jobs_1 partition of jobs for values in (1); create table jobs_2 partition of jobs for values in (2)`,
+    );
+    await track(db, "jobs", { capture: "wal", polled: true });
+    await track(db, "todos", { polled: true });
+    const isAssigned = (statement: string): Promise<boolean> =>
+      port.transaction(async (tx) => {
+        await tx.query(`select set_config('bemi.context', '{"user_id": 9}', true)`);
+        await tx.execute(statement);
+        const [row] = await tx.query<{ xid: string | null }>(
+          "select pg_current_xact_id_if_assigned()::text as xid",
+        );
+        return row?.xid !== null;
+      });
+    for (const table of ["jobs", "jobs_1", "todos"]) {
+      expect(await isAssigned(`update ${table} set id = 5 where id = 7; delete from ${table} where id = 7`))
+        .toBe(false);
+    }
+    expect(await isAssigned("update lists set title = '' where id = 7")).toBe(true);
+
+    const say = (user: number): string => `select set_config('bemi.context', '{"user_id": ${user}}', true);`;
+    await port.transaction((tx) =>
+      tx.execute(`${say(1)} insert into jobs values (1, false, 1), (2, false, 1);
+      insert into lists (title) values ('home'); insert into todos (task, list_id) values ('a', 1), ('b', 1);
+      update jobs set done = true where id = 99;
+      ${say(2)} update jobs set done = true where id = 1;
+      savepoint s; ${say(3)} update todos set task = 'undone'; rollback to s;
+      ${
+        say(4)
+      } update jobs set region = 2 where id = 2; update todos set task = 'c' where id = 1; delete from jobs_2;
+      ${say(5)} delete from lists`)
+    );
+    await catchUp(database);
+    expect(
+      (await seen(port)).slice(5).map(({ operation, table, context }) => [operation, table, context.user_id]),
+    ).toEqual([
+      ["UPDATE", "jobs", 2],
+      ["UPDATE", "jobs", 4],
+      ["UPDATE", "todos", 4],
+      ["DELETE", "jobs", 4],
+      ["DELETE", "lists", 5],
+      ["DELETE", "todos", 5],
+      ["DELETE", "todos", 5],
+    ]);
+    await track(db, "todos", { polled: false });
+    expect(await isAssigned("update todos set task = '' where id = 7")).toBe(true);
+  });
+
   test("masked columns are nowhere, ignored ones make no change", async () => {
     await using database = await open();
     await todos(database);

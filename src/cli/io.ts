@@ -7,6 +7,8 @@ export interface Io {
   readonly columns: number | undefined;
   /** Whether stdout is a terminal that shows colours, and NO_COLOR is not set. */
   readonly isColoured: boolean;
+  /** Shows a line in place of the one before; absent where stderr is no terminal. An empty one takes it away. */
+  readonly progress: ((line: string) => void) | undefined;
   /** Calls `stop` when the process is asked to end, instead of ending it. */
   readonly onTerminate: (stop: () => void) => void;
 }

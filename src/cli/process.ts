@@ -15,6 +15,9 @@ export async function runProcess(prefix: readonly string[]): Promise<void> {
     err: (text) => void process.stderr.write(text),
     columns: process.stdout.isTTY ? process.stdout.columns : undefined,
     isColoured: process.stdout.isTTY && process.stdout.hasColors() && !process.env.NO_COLOR,
+    progress: process.stderr.isTTY
+      ? (line) => void process.stderr.write(`\r\u001b[2K${line.slice(0, process.stderr.columns - 1)}`)
+      : undefined,
     onTerminate: (stop) => void process.once("SIGTERM", stop),
   });
 }

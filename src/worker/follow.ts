@@ -1,6 +1,6 @@
 import type { Lsn } from "./decode.ts";
 import { openIntake } from "./intake.ts";
-import { IDLE_BYTES, type Link, write } from "./round.ts";
+import { IDLE_BYTES, type Link, type RoundResult, write } from "./round.ts";
 import { slotState } from "./source.ts";
 import type { WalStream } from "./stream.ts";
 
@@ -10,7 +10,7 @@ export interface FollowOptions {
   readonly goal: Lsn | undefined;
   /** Is told of each transaction of the destination that held changes. */
   readonly everySecond: () => Promise<void>;
-  readonly report: (written: { written: number; setAside: number; consumed: Lsn; lag: bigint }) => void;
+  readonly report: (written: Omit<RoundResult, "isMore">) => void;
   /** Bytes of WAL behind which reading in bulk is faster. */
   readonly farBehind: bigint;
 }
@@ -68,7 +68,7 @@ export async function follow(
       durable = intake.endLsn;
       if (counts.written + counts.setAside > 0) {
         const lag = stream.sentLsn > durable ? stream.sentLsn - durable : 0n;
-        report({ ...counts, consumed: durable, lag });
+        report({ ...counts, consumed: durable, lag, committedAt: intake.committedAt });
       }
     }
     if (goal !== undefined && durable >= goal) break;

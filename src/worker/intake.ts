@@ -13,7 +13,9 @@ export interface Intake {
   /** Of the last transaction that came to its end: 0 before the first. */
   readonly commitLsn: Lsn;
   readonly endLsn: Lsn;
-  /** How many there were. */
+  /** When it was committed, in milliseconds since 1970. */
+  readonly committedAt: number;
+  /** How many messages there were. */
   readonly messages: number;
 }
 
@@ -38,6 +40,7 @@ export async function openIntake({ source, types, acceptsBareContexts }: IntakeO
   let isNew = false;
   let commitLsn = 0n;
   let endLsn = 0n;
+  let committedAt = 0;
   let count = 0;
   const relations = new Set<number>();
   const typesInUse = new Set<number>();
@@ -67,6 +70,7 @@ export async function openIntake({ source, types, acceptsBareContexts }: IntakeO
       switch (message.kind) {
         case "begin":
           isInTransaction = true;
+          committedAt = Number(message.committedAt / 1000n) + EPOCH;
           // What is not above it is in the log already, from before a crash.
           isNew = message.commitLsn > writer.watermark;
           break;
@@ -94,8 +98,14 @@ export async function openIntake({ source, types, acceptsBareContexts }: IntakeO
     get endLsn() {
       return endLsn;
     },
+    get committedAt() {
+      return committedAt;
+    },
     get messages() {
       return count;
     },
   };
 }
+
+/** 2000-01-01, where PostgreSQL's clock begins, in milliseconds since 1970. */
+const EPOCH = 946_684_800_000;

@@ -23,6 +23,8 @@ export interface RoundResult {
   readonly consumed: Lsn;
   /** Bytes of WAL behind that. */
   readonly lag: bigint;
+  /** When the last of it was committed, in milliseconds since 1970. */
+  readonly committedAt: number;
   /** Whether the limit ended it, and more is waiting. */
   readonly isMore: boolean;
 }
@@ -67,7 +69,9 @@ async function attempt(link: Link, isCareful: boolean): Promise<RoundResult> {
   const { source, reader } = link;
   const { slot, publication } = source;
   const { flushed, confirmed } = await slotState(source);
-  if (flushed <= confirmed) return { written: 0, setAside: 0, consumed: flushed, lag: 0n, isMore: false };
+  if (flushed <= confirmed) {
+    return { written: 0, setAside: 0, consumed: flushed, lag: 0n, committedAt: 0, isMore: false };
+  }
   const intake = await openIntake(link);
   let target = flushed;
   const counts = await write(link, isCareful, async (writer) => {
@@ -89,6 +93,7 @@ async function attempt(link: Link, isCareful: boolean): Promise<RoundResult> {
   return {
     ...counts,
     consumed: isMore ? target : flushed,
+    committedAt: intake.committedAt,
     lag: after.flushed > target && intake.messages > 0 ? after.flushed - target : 0n,
     isMore,
   };

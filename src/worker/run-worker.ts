@@ -51,6 +51,8 @@ export type WorkerEvent =
     readonly setAside: number;
     readonly lsn: string;
     readonly lag: bigint;
+    /** Milliseconds from the last commit to its being in the log. */
+    readonly delay: number;
   }
   | { readonly kind: "gap"; readonly from: string; readonly to: string }
   | { readonly kind: "maintenance-failed"; readonly code: string }

@@ -162,7 +162,7 @@ const REMEDIES: Readonly<Record<string, string>> = {
 };
 
 interface Teller {
-  (result: Pick<RoundResult, "written" | "setAside" | "consumed" | "lag">): void;
+  (result: Omit<RoundResult, "isMore">): void;
   /** Says what has not been said. */
   flush(): void;
 }
@@ -171,15 +171,16 @@ interface Teller {
 function teller(report: (written: number) => void, log: (event: WorkerEvent) => void): Teller {
   let written = 0;
   let setAside = 0;
-  let last: Pick<RoundResult, "consumed" | "lag"> | undefined;
+  let last: Omit<RoundResult, "isMore"> | undefined;
   let saidAt = 0;
   const flush = (): void => {
     if (!last || written + setAside === 0) return;
-    log({ kind: "written", written, setAside, lsn: formatLsn(last.consumed), lag: last.lag });
+    const delay = Math.max(0, Date.now() - last.committedAt);
+    log({ kind: "written", written, setAside, lsn: formatLsn(last.consumed), lag: last.lag, delay });
     written = setAside = 0;
     saidAt = Date.now();
   };
-  return Object.assign((result: Pick<RoundResult, "written" | "setAside" | "consumed" | "lag">) => {
+  return Object.assign((result: Omit<RoundResult, "isMore">) => {
     report(result.written);
     written += result.written;
     setAside += result.setAside;

@@ -41,8 +41,14 @@ Examples:
           timestamp: pino.stdTimeFunctions.isoTime,
           formatters: { level: (level) => ({ level }) },
         },
-        { write: (line: string) => io.err(line) },
+        {
+          write: (line: string) => {
+            io.progress?.("");
+            io.err(line);
+          },
+        },
       );
+      const show = io.progress && progressLine(io.progress);
       const worker = runWorker({
         source: driverTarget(connectionTarget(options.databaseUrl, io.env)),
         destination: options.destinationUrl === undefined
@@ -54,11 +60,36 @@ Examples:
         once: options.once,
         pollInterval: options.pollInterval,
         acceptBemiMessages: options.acceptBemiMessages,
-        log: (event) => say(logger, event),
+        log: (event) => {
+          if (event.kind === "written" && event.setAside === 0 && show) show(event);
+          else say(logger, event);
+        },
       });
       io.onTerminate(() => void worker.stop().catch(() => {}));
       await worker.finished;
     });
+}
+
+/** Rate, lag in bytes and seconds, and how long it will take to catch up at this rate. */
+function progressLine(progress: (line: string) => void): (event: WorkerEvent & { kind: "written" }) => void {
+  let total = 0;
+  let at = Date.now();
+  let previous: bigint | undefined;
+  return ({ written, lsn, lag, delay }) => {
+    const seconds = Math.max(0.001, (Date.now() - at) / 1000);
+    const [high = "0", low = "0"] = lsn.split("/");
+    const position = BigInt(`0x${high}`) << 32n | BigInt(`0x${low}`);
+    const bytesPerSecond = previous === undefined ? 0 : Number(position - previous) / seconds;
+    const left = bytesPerSecond > 0 ? `, ${Math.ceil(Number(lag) / bytesPerSecond)} s left` : "";
+    total += written;
+    at = Date.now();
+    previous = position;
+    progress(
+      `${total.toLocaleString("en")} changes, ${Math.round(written / seconds).toLocaleString("en")}/s, ${
+        (Number(lag) / 1e6).toFixed(1)
+      } MB and ${(delay / 1000).toFixed(1)} s behind${left}`,
+    );
+  };
 }
 
 function driverTarget(target: Target): string | object {
