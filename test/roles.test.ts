@@ -80,6 +80,37 @@ onEachServer("the roles of least privilege", (open) => {
     }
   });
 
+  test("a role that lacks rights is told which role has them", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await install(db);
+    await createSlot(db);
+    await port.execute("create role bemi_nobody login");
+    const source = database.url.replace("postgres@", "bemi_nobody@");
+    const refusal = {
+      code: "privilege_missing",
+      hint: expect.stringMatching(/REPLICATION.*bemi generate roles/) as string,
+    };
+    try {
+      await expect(runWorker({ source, once: true }).finished).rejects.toMatchObject(refusal);
+      await port.execute(
+        `grant usage on schema bemi to bemi_nobody; grant all on all tables in schema bemi to bemi_nobody;
+        grant execute on all functions in schema bemi to bemi_nobody`,
+      );
+      for (const mode of ["poll", "stream"] as const) {
+        await expect(runWorker({ source, once: true, mode }).finished).rejects.toMatchObject(refusal);
+      }
+      // REPLICATION and these rights are all it takes: none on the tables.
+      await port.execute("alter role bemi_nobody replication; create table todos (id int primary key)");
+      await track(db, "todos", { capture: "wal" });
+      await port.execute("insert into todos values (1)");
+      await runWorker({ source, once: true, mode: "stream" }).finished;
+      expect(await seen(port)).toHaveLength(1);
+    } finally {
+      await port.execute("drop owned by bemi_nobody; drop role bemi_nobody");
+    }
+  });
+
   test("a seal waits for transactions that began before it, and takes their messages", async () => {
     await using database = await open();
     const { db, port } = database;

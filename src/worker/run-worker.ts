@@ -1,4 +1,5 @@
 import { SQLSTATE } from "../database/sqlstate.ts";
+import { BemiError } from "../errors.ts";
 import { codeOf, isTransient, pause } from "./retry.ts";
 import { session } from "./session.ts";
 import { PublicationChanged } from "./source.ts";
@@ -72,7 +73,7 @@ export interface Worker extends AsyncDisposable {
  * Reads the Write-Ahead Log and writes the log of changes, until it is stopped. Each change is written exactly once,
  * however often this is killed: rows and checkpoint go in one transaction, and the WAL is let go of only after it.
  *
- * @throws {BemiError} by `finished`: `schema_missing`, `wal_unavailable`, `gap`
+ * @throws {BemiError} by `finished`: `schema_missing`, `wal_unavailable`, `gap`, `privilege_missing`
  * @example
  * ```ts
  * import { runWorker } from "@bemi/core/worker";
@@ -102,6 +103,14 @@ export function runWorker(options: WorkerOptions): Worker {
   };
 }
 
+function lacksRights(cause: unknown): BemiError {
+  return new BemiError("privilege_missing", "This role may not do a worker's work", {
+    hint:
+      "It needs REPLICATION and some rights on Bemi's schema: bemi generate roles makes one that has them.",
+    cause,
+  });
+}
+
 async function run(options: WorkerOptions, signal: AbortSignal): Promise<void> {
   const { once = false, log = () => {} } = options;
   let written = 0;
@@ -119,6 +128,7 @@ async function run(options: WorkerOptions, signal: AbortSignal): Promise<void> {
       if (error instanceof PublicationChanged) continue;
       const code = codeOf(error);
       failures++;
+      if (code === SQLSTATE.insufficientPrivilege) throw lacksRights(error);
       if (!isTransient(code) || (once && failures > 5)) throw error;
       const isHeld = code === SQLSTATE.objectInUse || code === SQLSTATE.lockNotAvailable;
       if (isHeld && !isStandby) log({ kind: "standby", slot: options.slot ?? "" });
