@@ -18,18 +18,23 @@ async function todos(database: Real): Promise<void> {
   for (const table of ["todos", "lists"]) await track(database.db, table, { capture: "wal" });
 }
 
+/** Why a database's worker ended. */
+const failures = new WeakMap<Real, unknown>();
+
 /** A worker that streams, once it does. */
 async function streaming(
   database: Real,
   options: { mode?: "auto" | "stream"; source?: string } = {},
 ): Promise<Worker & { events: WorkerEvent[] }> {
   const events: WorkerEvent[] = [];
+  failures.delete(database);
   const worker = runWorker({
     source: database.url,
     mode: "stream",
     ...options,
     log: (event) => events.push(event),
   });
+  worker.finished.catch((error: unknown) => failures.set(database, { error, events }));
   await Promise.race([
     worker.finished,
     vi.waitFor(() => expect(events).toContainEqual(expect.objectContaining({ kind: "reading" })), {
@@ -43,6 +48,7 @@ async function streaming(
 async function changes(database: Real, count: number): Promise<Seen[]> {
   return await vi.waitFor(async () => {
     const found = await seen(database.port);
+    expect(failures.get(database)).toBeUndefined();
     expect(found.length).toBeGreaterThanOrEqual(count);
     return found;
   }, { timeout: 10_000, interval: 20 });
@@ -123,6 +129,7 @@ onEachServer("streaming", (open) => {
       "alter table pins rename column secret to password; alter table pins rename to places",
     );
     await port.execute("insert into places values (4, row(4, 'four'), 'hidden')");
+    await changes(database, 4);
     await port.execute(
       "alter table places drop constraint pins_pkey; alter table places add code int generated always as identity primary key",
     );

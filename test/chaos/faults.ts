@@ -1,0 +1,159 @@
+import type { ChildProcess } from "node:child_process";
+import postgres from "postgres";
+import type { Server } from "../support/servers.ts";
+import { pause, type Proxy } from "./proxy.ts";
+import type { Random } from "./random.ts";
+
+/** What a fault can lay its hands on. */
+export interface World {
+  readonly server: Server;
+  readonly proxy: Proxy;
+  readonly next: Random;
+  /** Workers that run now. */
+  readonly workers: () => readonly ChildProcess[];
+  /** Starts a worker whose clock is off by so many milliseconds. */
+  readonly startWorker: (clock: number) => void;
+  /** Holds the clients back until `fn` has ended, with everything that was committed in the log. */
+  readonly atRest: (fn: (sql: postgres.Sql) => Promise<void>) => Promise<void>;
+}
+
+export type Fault = (world: World) => Promise<void>;
+
+async function withSql(world: World, fn: (sql: postgres.Sql) => Promise<unknown>): Promise<void> {
+  const sql = postgres(world.server.url(), { max: 1, onnotice() {}, connect_timeout: 3 });
+  try {
+    await fn(sql);
+  } finally {
+    await sql.end({ timeout: 1 });
+  }
+}
+
+/** Does something until a moment later, and takes it back whatever happens. */
+async function meanwhile(world: World, begin: () => void, end: () => void, atMost = 2000): Promise<void> {
+  begin();
+  try {
+    await pause(200 + world.next(atMost));
+  } finally {
+    end();
+  }
+}
+
+export const FAULTS: Readonly<Record<string, Fault>> = {
+  "worker killed": async ({ workers, next }) => {
+    const running = workers();
+    running[next(running.length)]?.kill("SIGKILL");
+  },
+  "all workers killed": async ({ workers }) => {
+    for (const worker of workers()) worker.kill("SIGKILL");
+  },
+  "worker asked to end": async ({ workers, next }) => {
+    const running = workers();
+    running[next(running.length)]?.kill("SIGTERM");
+  },
+  "worker stopped and continued": async (world) => {
+    const running = world.workers();
+    const worker = running[world.next(running.length)];
+    await meanwhile(world, () => worker?.kill("SIGSTOP"), () => worker?.kill("SIGCONT"));
+  },
+  "worker with a wrong clock": async ({ workers, startWorker, next }) => {
+    workers()[0]?.kill("SIGKILL");
+    startWorker((next(2) ? 1 : -1) * 86_400_000 * (1 + next(400)));
+  },
+  "server stopped immediately": async ({ server }) => {
+    await server.stop("immediate");
+    await server.start();
+  },
+  "server restarted": async ({ server }) => {
+    await server.stop("fast");
+    await server.start();
+  },
+  "network cut": async ({ proxy }) => proxy.cut(),
+  "network silent, then cut": async (world) => {
+    const { proxy } = world;
+    await meanwhile(world, () => void (proxy.isSilent = true), () => {
+      proxy.cut();
+      proxy.isSilent = false;
+    }, 4000);
+  },
+  "network delayed": async (world) => {
+    const { proxy, next } = world;
+    await meanwhile(world, () => void (proxy.delay = 20 + next(200)), () => void (proxy.delay = 0));
+  },
+  "network throttled": async (world) => {
+    const { proxy, next } = world;
+    await meanwhile(world, () => void (proxy.rate = 20_000 + next(200_000)), () => void (proxy.rate = 0));
+  },
+  "backends terminated": (world) =>
+    withSql(
+      world,
+      (sql) =>
+        sql`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'bemi worker'`,
+    ),
+  "statements cancelled": (world) =>
+    withSql(
+      world,
+      (sql) =>
+        sql`select pg_cancel_backend(pid) from pg_stat_activity where application_name = 'bemi worker'`,
+    ),
+  "connections exhausted": async (world) => {
+    const hoard: postgres.Sql[] = [];
+    try {
+      for (let i = 0; i < 60; i++) {
+        const sql = postgres(world.server.url(), {
+          max: 1,
+          fetch_types: false,
+          connect_timeout: 2,
+          onnotice() {},
+        });
+        hoard.push(sql);
+        if (await sql`select 1`.then(() => false, () => true)) break;
+      }
+      await pause(500);
+    } finally {
+      await Promise.all(hoard.map((sql) => sql.end({ timeout: 1 })));
+    }
+  },
+  // As a full disk answers: the log takes nothing for a while.
+  "destination full": (world) =>
+    withSql(world, async (sql) => {
+      await sql.unsafe(`create or replace function full_disk() returns trigger language plpgsql as
+        $$ begin raise disk_full using message = 'no space left'; end $$;
+        create trigger full_disk before insert on bemi.changes for each statement execute function full_disk()`);
+      try {
+        await pause(300 + world.next(1500));
+      } finally {
+        await sql.unsafe("drop trigger full_disk on bemi.changes").catch(() => {});
+      }
+    }),
+  "schema changed": (world) =>
+    withSql(world, async (sql) => {
+      const column = `c${world.next(1_000_000)}`;
+      await sql.unsafe("set lock_timeout = '2s'");
+      await sql.unsafe(`alter table items add column ${column} text default 'x'`);
+      await pause(world.next(500));
+      await sql.unsafe(`alter table items rename column ${column} to ${column}_b`);
+      await pause(world.next(500));
+      await sql.unsafe(`alter table items drop column ${column}_b`);
+    }),
+  "log locked": (world) =>
+    withSql(world, (sql) =>
+      sql.begin(async (tx) => {
+        await tx`lock table bemi.checkpoints in access exclusive mode`;
+        await pause(300 + world.next(1000));
+      })),
+  "slot dropped and made anew": (world) =>
+    world.atRest(async (sql) => {
+      await sql`select pg_terminate_backend(active_pid) from pg_replication_slots where active`;
+      for (let i = 0;; i++) {
+        try {
+          await sql`select pg_drop_replication_slot(bemi.slot_name())`;
+          break;
+        } catch (error) {
+          if (i > 50) throw error;
+          await sql`select pg_terminate_backend(active_pid) from pg_replication_slots where active`;
+          await pause(50);
+        }
+      }
+      await sql`select pg_create_logical_replication_slot(bemi.slot_name(), 'pgoutput')`;
+    }),
+};
