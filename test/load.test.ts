@@ -2,7 +2,7 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { Readable } from "node:stream";
 import { Hono } from "hono";
-import postgres from "postgres";
+import type postgres from "postgres";
 import { expect, test } from "vitest";
 import { withBemi } from "../src/adapters/postgres.ts";
 import { bemi } from "../src/middleware/hono.ts";

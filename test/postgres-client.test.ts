@@ -422,7 +422,7 @@ onEachServer("withBemi for postgres.js", (open) => {
     await install(database.db);
     await database.port.execute(TODOS);
     await track(database.db, "todos");
-    await using proxy = await slowProxy(database.url);
+    using proxy = await slowProxy(database.url);
     const client = database.connect({ ...options, host: "127.0.0.1", port: proxy.port, max: 1 });
     const sql = withBemi(client);
     const write = (): Promise<unknown> => sql`insert into todos (task) values (${"Sleep"})`;
@@ -438,7 +438,7 @@ onEachServer("withBemi for postgres.js", (open) => {
 /** Passes bytes on, the server's late, so that what a client sends before it can have an answer is one trip. */
 async function slowProxy(
   url: string,
-): Promise<AsyncDisposable & { port: number; trips(fn: () => Promise<unknown>): Promise<number> }> {
+): Promise<Disposable & { port: number; trips(fn: () => Promise<unknown>): Promise<number> }> {
   const { hostname, port } = new URL(url);
   let trips = 0;
   let isAnswered = true;
@@ -467,6 +467,6 @@ async function slowProxy(
       await fn();
       return trips;
     },
-    [Symbol.asyncDispose]: async () => void server.close(),
+    [Symbol.dispose]: () => void server.close(),
   };
 }

@@ -51,7 +51,7 @@ export async function follow(
     if (batch.length === 0) {
       // All that the server had is in the log: worth a checkpoint now and then, so that the slot can move.
       if (idleLsn - durable >= IDLE_BYTES || goal !== undefined && idleLsn >= goal && durable < goal) {
-        await write(link, false, async () => ({ commitLsn: intake.commitLsn, endLsn: idleLsn }));
+        await write(link, false, () => Promise.resolve({ commitLsn: intake.commitLsn, endLsn: idleLsn }));
         durable = idleLsn;
       }
     } else {

@@ -170,9 +170,10 @@ async function statement(
         and not exists (select from lines where item = ${id})
         and not exists (select from items where id between ${who * 1000 + 500} and ${
           who * 1000 + 999
-        }) returning id`
+        }) returning id, n`
       ) {
         note("UPDATE", "items", row.id);
+        if (row.n % 5 === 1) note("CREATE", "audits", "?");
       }
       return;
     }

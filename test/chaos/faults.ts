@@ -17,7 +17,7 @@ export interface World {
   readonly atRest: (fn: (sql: postgres.Sql) => Promise<void>) => Promise<void>;
 }
 
-export type Fault = (world: World) => Promise<void>;
+export type Fault = (world: World) => Promise<void> | void;
 
 async function withSql(world: World, fn: (sql: postgres.Sql) => Promise<unknown>): Promise<void> {
   const sql = postgres(world.server.url(), { max: 1, onnotice() {}, connect_timeout: 3 });
@@ -39,14 +39,14 @@ async function meanwhile(world: World, begin: () => void, end: () => void, atMos
 }
 
 export const FAULTS: Readonly<Record<string, Fault>> = {
-  "worker killed": async ({ workers, next }) => {
+  "worker killed": ({ workers, next }) => {
     const running = workers();
     running[next(running.length)]?.kill("SIGKILL");
   },
-  "all workers killed": async ({ workers }) => {
+  "all workers killed": ({ workers }) => {
     for (const worker of workers()) worker.kill("SIGKILL");
   },
-  "worker asked to end": async ({ workers, next }) => {
+  "worker asked to end": ({ workers, next }) => {
     const running = workers();
     running[next(running.length)]?.kill("SIGTERM");
   },
@@ -55,7 +55,7 @@ export const FAULTS: Readonly<Record<string, Fault>> = {
     const worker = running[world.next(running.length)];
     await meanwhile(world, () => worker?.kill("SIGSTOP"), () => worker?.kill("SIGCONT"));
   },
-  "worker with a wrong clock": async ({ workers, startWorker, next }) => {
+  "worker with a wrong clock": ({ workers, startWorker, next }) => {
     workers()[0]?.kill("SIGKILL");
     startWorker((next(2) ? 1 : -1) * 86_400_000 * (1 + next(400)));
   },
@@ -67,7 +67,7 @@ export const FAULTS: Readonly<Record<string, Fault>> = {
     await server.stop("fast");
     await server.start();
   },
-  "network cut": async ({ proxy }) => proxy.cut(),
+  "network cut": ({ proxy }) => proxy.cut(),
   "network silent, then cut": async (world) => {
     const { proxy } = world;
     await meanwhile(world, () => void (proxy.isSilent = true), () => {

@@ -2,7 +2,7 @@ import { createConnection, createServer, type Socket } from "node:net";
 import type { AddressInfo } from "node:net";
 
 /** A network of one's own between a client and a server, to be cut, delayed, throttled and silenced. */
-export interface Proxy extends AsyncDisposable {
+export interface Proxy extends Disposable {
   readonly port: number;
   /** Milliseconds that each piece takes on its way, either way. */
   delay: number;
@@ -52,7 +52,7 @@ export async function openProxy(target: () => { host: string; port: number }): P
     cut: () => {
       for (const socket of sockets) socket.destroy();
     },
-    [Symbol.asyncDispose]: async () => {
+    [Symbol.dispose]: () => {
       proxy.cut();
       server.close();
     },

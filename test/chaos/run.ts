@@ -34,13 +34,12 @@ export interface ChaosResult {
 export async function chaos({ minutes, seed, server: version, log }: ChaosOptions): Promise<ChaosResult> {
   const server = await startServer(version, [
     "fsync=off",
-    "synchronous_commit=off",
     "max_connections=60",
     "wal_sender_timeout=3s",
     "max_wal_size=4GB",
   ]);
   const { hostname, port } = new URL(server.url());
-  await using proxy = await openProxy(() => ({ host: hostname, port: Number(port) }));
+  using proxy = await openProxy(() => ({ host: hostname, port: Number(port) }));
   const workerUrl = `postgres://postgres@127.0.0.1:${proxy.port}/postgres`;
   const clock = join(tmpdir(), `bemi-chaos-clock-${process.pid}.mjs`);
   writeFileSync(
@@ -76,7 +75,7 @@ export async function chaos({ minutes, seed, server: version, log }: ChaosOption
     worker.once("exit", (code) => {
       workers.delete(worker);
       if (code !== null && code !== 0 && isRunning) {
-        log(`a worker ended with ${code}: ${said.trim().split("\n").at(-2) ?? said}`);
+        log(`a worker ended with ${code}: ${said.trim()}`);
       }
     });
   };
