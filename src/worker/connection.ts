@@ -1,6 +1,6 @@
 import { BemiError } from "../errors.ts";
-import { openSocket } from "./socket.ts";
 import type { WorkerSql } from "./sql.ts";
+import { isWorkerd } from "./workerd.ts";
 
 /**
  * One connection that prepares nothing and asks nothing of its own, so that it works behind a pooler too.
@@ -25,7 +25,8 @@ export async function openConnection(
     max_lifetime: null,
     connect_timeout: 15,
     onnotice: () => {},
-    socket: openSocket,
+    // On workerd the driver's own is the only one that can do TLS.
+    ...(isWorkerd ? {} : { socket: (await import("./socket.ts")).openSocket }),
     connection: { application_name: "bemi worker", ...settings },
   };
   return (typeof target === "string"

@@ -46,6 +46,7 @@ export async function follow(
   };
 
   while (!signal.aborted) {
+    link.turn?.();
     let batch = await stream.next(CHECK_INTERVAL);
     const idleLsn = stream.isWaiting ? 0n : stream.sentLsn;
     if (batch.length === 0) {
@@ -55,6 +56,7 @@ export async function follow(
         durable = idleLsn;
       }
     } else {
+      const before = intake.transactions;
       const counts = await write(link, false, async (writer) => {
         for (;;) {
           await intake.consume(batch, writer);
@@ -68,7 +70,8 @@ export async function follow(
       durable = intake.endLsn;
       if (counts.written + counts.setAside > 0) {
         const lag = stream.sentLsn > durable ? stream.sentLsn - durable : 0n;
-        report({ ...counts, consumed: durable, lag, committedAt: intake.committedAt });
+        const transactions = intake.transactions - before;
+        report({ ...counts, transactions, consumed: durable, lag, committedAt: intake.committedAt });
       }
     }
     if (goal !== undefined && durable >= goal) break;

@@ -17,15 +17,21 @@ export interface Intake {
   readonly committedAt: number;
   /** How many messages there were. */
   readonly messages: number;
+  /** How many transactions came to their end that held changes to be written. */
+  readonly transactions: number;
 }
 
 export interface IntakeOptions {
   readonly source: Source;
   readonly types: TypeCatalog;
   readonly acceptsBareContexts: boolean;
+  /** Is told of each batch of messages, as a sign of life. */
+  readonly turn?: (() => void) | undefined;
 }
 
-export async function openIntake({ source, types, acceptsBareContexts }: IntakeOptions): Promise<Intake> {
+export async function openIntake(
+  { source, types, acceptsBareContexts, turn }: IntakeOptions,
+): Promise<Intake> {
   let facts = await tableFacts(source);
   let seal = await readSeal(source);
   const stitch = stitcher({
@@ -42,6 +48,8 @@ export async function openIntake({ source, types, acceptsBareContexts }: IntakeO
   let endLsn = 0n;
   let committedAt = 0;
   let count = 0;
+  let transactions = 0;
+  let hasChanges = false;
   const relations = new Set<number>();
   const typesInUse = new Set<number>();
 
@@ -61,8 +69,11 @@ export async function openIntake({ source, types, acceptsBareContexts }: IntakeO
 
   const consume = async (messages: readonly RawMessage[], writer: Writer): Promise<void> => {
     const emit = (change: Change): void => {
-      if (isNew) writer.write(change);
+      if (!isNew) return;
+      writer.write(change);
+      hasChanges = true;
     };
+    turn?.();
     for (const [lsn, data] of messages) {
       count++;
       const message = decode(data);
@@ -85,6 +96,10 @@ export async function openIntake({ source, types, acceptsBareContexts }: IntakeO
           endLsn = message.endLsn;
       }
       stitch.push(message, lsn, emit);
+      if (message.kind === "commit" && hasChanges) {
+        transactions++;
+        hasChanges = false;
+      }
     }
   };
   return {
@@ -103,6 +118,9 @@ export async function openIntake({ source, types, acceptsBareContexts }: IntakeO
     },
     get messages() {
       return count;
+    },
+    get transactions() {
+      return transactions;
     },
   };
 }

@@ -3,6 +3,9 @@
  *
  * @module
  */
+export { poll } from "./poll.ts";
+export type { PollOptions, PollResult } from "./poll.ts";
 export { runWorker } from "./run-worker.ts";
 export type { Worker, WorkerEvent, WorkerOptions } from "./run-worker.ts";
 export { createSlot } from "./slot.ts";
+export type { SpanLike, TracerLike } from "./trace.ts";

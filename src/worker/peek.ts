@@ -1,9 +1,10 @@
 import { Buffer } from "node:buffer";
 import { BemiError } from "../errors.ts";
 import { quoteLiteral } from "../identifiers.ts";
-import { formatLsn, type Lsn, type RawMessage } from "./decode.ts";
+import { formatLsn, type Lsn, parseLsn, type RawMessage } from "./decode.ts";
 import { copyOut, inTransaction, type WorkerSql } from "./sql.ts";
 import { VALUE_SETTINGS } from "./values.ts";
+import { isWorkerd } from "./workerd.ts";
 
 export interface PeekOptions {
   readonly slot: string;
@@ -29,8 +30,8 @@ export async function* peek(sql: WorkerSql, options: PeekOptions): AsyncGenerato
     await tx.unsafe(
       `select ${settings.map(([name, value]) => `set_config('${name}', '${value}', true)`).join(", ")}`,
     );
-    const parser = binaryCopy();
-    for await (const chunk of copyOut(tx, statement(options))) await batches.put(parser(chunk));
+    const rows = isWorkerd ? byCursor(tx, options) : byCopy(tx, options);
+    for await (const batch of rows) await batches.put(batch);
   }).then(() => batches.close(), (error: unknown) => batches.fail(error));
   try {
     yield* batches;
@@ -40,13 +41,31 @@ export async function* peek(sql: WorkerSql, options: PeekOptions): AsyncGenerato
   }
 }
 
-function statement({ slot, publication, upTo, limit }: PeekOptions): string {
-  return `copy (select lsn, data from pg_catalog.pg_logical_slot_peek_binary_changes(${
-    quoteLiteral(slot)
-  }, '${formatLsn(upTo)}', ${limit}, 'proto_version', '1', 'publication_names', ${
+async function* byCopy(tx: WorkerSql, options: PeekOptions): AsyncGenerator<RawMessage[]> {
+  const parser = binaryCopy();
+  for await (const chunk of copyOut(tx, `copy (${statement(options)}) to stdout (format binary)`)) {
+    yield parser(chunk);
+  }
+}
+
+// The driver cannot pause its socket on workerd, which a COPY needs. A cursor does: only a query with a parameter has one.
+async function* byCursor(tx: WorkerSql, options: PeekOptions): AsyncGenerator<RawMessage[]> {
+  const query = tx.unsafe(statement(options, "$1::text::integer"), [String(options.limit)]) as {
+    cursor(rows: number): AsyncIterable<readonly { lsn: string; data: Uint8Array }[]>;
+  };
+  for await (const rows of query.cursor(1000)) {
+    yield rows.map((
+      { lsn, data },
+    ) => [parseLsn(lsn), Buffer.from(data.buffer, data.byteOffset, data.length)]);
+  }
+}
+
+function statement({ slot, publication, upTo, limit }: PeekOptions, limited = String(limit)): string {
+  return `select lsn, data from pg_catalog.pg_logical_slot_peek_binary_changes(${quoteLiteral(slot)}, '${
+    formatLsn(upTo)
+  }', ${limited}, 'proto_version', '1', 'publication_names', ${
     quoteLiteral(publication)
-  }, 'messages', 'true')) ` +
-    "to stdout (format binary)";
+  }, 'messages', 'true')`;
 }
 
 const SIGNATURE_LENGTH = 11;

@@ -3,6 +3,7 @@ import { BemiError } from "../errors.ts";
 import { codeOf, isTransient, pause } from "./retry.ts";
 import { session } from "./session.ts";
 import { PublicationChanged } from "./source.ts";
+import type { SpanLike, TracerLike } from "./trace.ts";
 
 export interface WorkerOptions {
   /** The database that the application writes: a URL, or postgres.js options. */
@@ -37,6 +38,8 @@ export interface WorkerOptions {
   readonly acceptBemiMessages?: boolean | undefined;
   /** Ends the worker after the round that is under way. */
   readonly signal?: AbortSignal | undefined;
+  /** An OpenTelemetry tracer: each write, each peek and each reconnection is a span, without row values. */
+  readonly tracer?: TracerLike | undefined;
   /** Is told what happens; never row values. */
   readonly log?: ((event: WorkerEvent) => void) | undefined;
 }
@@ -50,10 +53,26 @@ export type WorkerEvent =
     readonly kind: "written";
     readonly written: number;
     readonly setAside: number;
+    /** Transactions that held them. */
+    readonly transactions: number;
     readonly lsn: string;
     readonly lag: bigint;
     /** Milliseconds from the last commit to its being in the log. */
     readonly delay: number;
+  }
+  /** Where the slot stands, every few seconds. */
+  | {
+    readonly kind: "slot";
+    /** All WAL up to here is flushed. */
+    readonly flushed: string;
+    /** Bytes of WAL behind which the slot is confirmed to have been read. */
+    readonly confirmedLag: bigint;
+    /** Bytes of WAL that it keeps. */
+    readonly retained: bigint;
+    /** `reserved`, `extended` or `unreserved`: whether the server still owes it that WAL. */
+    readonly walStatus: string;
+    /** Bytes of WAL that may still be written before it is lost; absent where nothing limits what the slot keeps. */
+    readonly safe: bigint | undefined;
   }
   | { readonly kind: "gap"; readonly from: string; readonly to: string }
   | { readonly kind: "maintenance-failed"; readonly code: string }
@@ -65,6 +84,8 @@ export type WorkerEvent =
 export interface Worker extends AsyncDisposable {
   /** Settles when it has ended: by `once`, by `stop`, or with the error that it cannot go on with. */
   readonly finished: Promise<void>;
+  /** When its loop last turned, in milliseconds since 1970: long ago means that it hangs. */
+  readonly turnedAt: number;
   /** Ends it after the round that is under way. */
   stop(): Promise<void>;
 }
@@ -86,12 +107,17 @@ export function runWorker(options: WorkerOptions): Worker {
   const stop = (): void => stopping.abort();
   if (options.signal?.aborted) stop();
   options.signal?.addEventListener("abort", stop, { once: true });
-  const finished = run(options, stopping.signal).finally(() =>
+  let turnedAt = Date.now();
+  const turn = (): void => void (turnedAt = Date.now());
+  const finished = run({ ...options, turn }, stopping.signal).finally(() =>
     options.signal?.removeEventListener("abort", stop)
   );
   finished.catch(() => {});
   return {
     finished,
+    get turnedAt() {
+      return turnedAt;
+    },
     stop: async () => {
       stop();
       await finished;
@@ -103,7 +129,7 @@ export function runWorker(options: WorkerOptions): Worker {
   };
 }
 
-function lacksRights(cause: unknown): BemiError {
+export function lacksRights(cause: unknown): BemiError {
   return new BemiError("privilege_missing", "This role may not do a worker's work", {
     hint:
       "It needs REPLICATION and some rights on Bemi's schema: bemi generate roles makes one that has them.",
@@ -111,14 +137,30 @@ function lacksRights(cause: unknown): BemiError {
   });
 }
 
-async function run(options: WorkerOptions, signal: AbortSignal): Promise<void> {
-  const { once = false, log = () => {} } = options;
+/** A worker's options as its sessions have them. */
+export interface SessionOptions extends WorkerOptions {
+  /** To be called whenever its loop turns. */
+  readonly turn?: (() => void) | undefined;
+}
+
+async function run(options: SessionOptions, signal: AbortSignal): Promise<void> {
+  const { once = false, log = () => {}, tracer, turn } = options;
   let written = 0;
   let failures = 0;
   let isStandby = false;
+  let reconnection: SpanLike | undefined;
+  const reconnected = (): void => {
+    reconnection?.end();
+    reconnection = undefined;
+  };
+  const told = (event: WorkerEvent): void => {
+    if (event.kind === "started") reconnected();
+    log(event);
+  };
   while (!signal.aborted) {
+    turn?.();
     try {
-      await session(options, signal, (count) => {
+      await session({ ...options, log: told }, signal, (count) => {
         written += count;
         failures = 0;
         isStandby = false;
@@ -135,8 +177,13 @@ async function run(options: WorkerOptions, signal: AbortSignal): Promise<void> {
       isStandby = isHeld;
       const delay = isHeld ? 1000 : Math.min(30_000, 100 * 2 ** failures) * (0.5 + Math.random() / 2);
       if (!isHeld) log({ kind: "retry", code, delay: Math.round(delay) });
+      if (!isHeld) {
+        reconnection ??= tracer?.startSpan("bemi.reconnect");
+        reconnection?.setAttributes({ "error.type": code, "bemi.attempts": failures });
+      }
       await pause(delay, signal);
     }
   }
+  reconnected();
   log({ kind: "stopped", written });
 }

@@ -10,9 +10,10 @@ import { formatLsn, type Lsn, parseLsn } from "./decode.ts";
 import { follow } from "./follow.ts";
 import { codeOf, isTransient, pause } from "./retry.ts";
 import { isDataError, type Link, pollRound, type RoundResult } from "./round.ts";
-import type { WorkerEvent, WorkerOptions } from "./run-worker.ts";
+import type { SessionOptions, WorkerEvent } from "./run-worker.ts";
 import { openSource, slotState, statusInterval, waitUntilFree } from "./source.ts";
 import type { WorkerSql } from "./sql.ts";
+import { slotWatch } from "./slot-watch.ts";
 import { openStream, type WalStream } from "./stream.ts";
 import { typeCatalog } from "./types.ts";
 
@@ -26,7 +27,7 @@ const MAINTENANCE_INTERVAL = 3_600_000;
 
 /** Works until told to stop, done, or an error. Connections live as long. */
 export async function session(
-  options: WorkerOptions,
+  options: SessionOptions,
   signal: AbortSignal,
   report: (written: number) => void,
 ): Promise<void> {
@@ -43,7 +44,8 @@ export async function session(
     log({ kind: "started", slot: link.source.slot, database: link.source.database });
     const goal = once ? (await slotState(link.source)).flushed : undefined;
     await openCheckpoint(link, log);
-    const work: Work = { link, options, signal, goal, tell, log, maintain: maintenance(link, log) };
+    const maintain = everySoOften(maintenance(link, log), slotWatch(link.source, log));
+    const work: Work = { link, options, signal, goal, tell, log, maintain };
     await work.maintain();
     let refusedAt: number | undefined;
     while (!signal.aborted) {
@@ -74,7 +76,7 @@ export async function session(
 
 interface Work {
   readonly link: Link;
-  readonly options: WorkerOptions;
+  readonly options: SessionOptions;
   readonly signal: AbortSignal;
   readonly goal: Lsn | undefined;
   readonly tell: Teller;
@@ -92,6 +94,7 @@ async function poll(
   let interval = 100;
   while (!signal.aborted) {
     const start = Date.now();
+    link.turn?.();
     await maintain();
     const result = await pollRound(link);
     tell(result);
@@ -171,26 +174,42 @@ interface Teller {
 function teller(report: (written: number) => void, log: (event: WorkerEvent) => void): Teller {
   let written = 0;
   let setAside = 0;
+  let transactions = 0;
   let last: Omit<RoundResult, "isMore"> | undefined;
   let saidAt = 0;
   const flush = (): void => {
     if (!last || written + setAside === 0) return;
     const delay = Math.max(0, Date.now() - last.committedAt);
-    log({ kind: "written", written, setAside, lsn: formatLsn(last.consumed), lag: last.lag, delay });
-    written = setAside = 0;
+    log({
+      kind: "written",
+      written,
+      setAside,
+      transactions,
+      lsn: formatLsn(last.consumed),
+      lag: last.lag,
+      delay,
+    });
+    written = setAside = transactions = 0;
     saidAt = Date.now();
   };
   return Object.assign((result: Omit<RoundResult, "isMore">) => {
     report(result.written);
     written += result.written;
     setAside += result.setAside;
+    transactions += result.transactions;
     last = result;
     if (Date.now() - saidAt >= 1000) flush();
   }, { flush });
 }
 
+function everySoOften(...jobs: readonly (() => Promise<void>)[]): () => Promise<void> {
+  return async () => {
+    for (const job of jobs) await job();
+  };
+}
+
 // Partitions ahead, and retention. A change finds its place without: it is not worth stopping for.
-function maintenance(link: Link, log: (event: WorkerEvent) => void): () => Promise<void> {
+export function maintenance(link: Link, log: (event: WorkerEvent) => void): () => Promise<void> {
   let doneAt = 0;
   return async () => {
     if (Date.now() - doneAt < MAINTENANCE_INTERVAL) return;
@@ -205,8 +224,9 @@ function maintenance(link: Link, log: (event: WorkerEvent) => void): () => Promi
   };
 }
 
-async function prepare(
-  options: WorkerOptions,
+/** Opens the connections of a worker, and checks what it needs. */
+export async function prepare(
+  options: SessionOptions,
   open: (target: string | object) => Promise<WorkerSql>,
 ): Promise<Link> {
   const schema = options.schema ?? DEFAULT_SCHEMA;
@@ -233,13 +253,15 @@ async function prepare(
     origin,
     types: typeCatalog(source.db),
     acceptsBareContexts: options.acceptBemiMessages ?? false,
+    tracer: options.tracer,
+    turn: options.turn,
   };
 }
 
 // The checkpoint's row is what two workers meet at, so it is there from the start. A slot that is past it was made
 // anew, or advanced by somebody else, and a publication that is not the one that was read holds nothing of what was
 // changed before it was made: what lies between is lost.
-async function openCheckpoint(link: Link, log: (event: WorkerEvent) => void): Promise<void> {
+export async function openCheckpoint(link: Link, log: (event: WorkerEvent) => void): Promise<void> {
   const { source, origin, destination, destinationSchema } = link;
   const { confirmed, flushed } = await slotState(source);
   const db = connect(destination as unknown as PostgresLike);

@@ -27,6 +27,10 @@ export interface SlotState {
   readonly confirmed: Lsn;
   /** Bytes of WAL that the slot keeps. */
   readonly retained: bigint;
+  /** `reserved`, `extended` or `unreserved`: whether the server still owes it that WAL. */
+  readonly walStatus: string;
+  /** Bytes of WAL that may still be written before it is lost; absent where nothing limits what the slot keeps. */
+  readonly safe: bigint | undefined;
 }
 
 /** The publication was made anew meanwhile: what was changed before is not in it, which a new session records. */
@@ -84,7 +88,7 @@ export function requireLogical(level: string | undefined, version: string | unde
 export async function slotState({ db, slot, publication, publicationOid }: Source): Promise<SlotState> {
   const [row] = await db.query<Record<string, string | null>>(
     `select pg_current_wal_flush_lsn()::text as flushed, s.confirmed_flush_lsn::text as confirmed, s.plugin, s.database,
-      s.wal_status, (pg_current_wal_lsn() - s.restart_lsn)::bigint::text as retained,
+      s.wal_status, s.safe_wal_size::text as safe, (pg_current_wal_lsn() - s.restart_lsn)::bigint::text as retained,
       (select oid::text from pg_publication where pubname = $2::text) as published, current_database() as here
     from (select) as one left join pg_replication_slots s on s.slot_name = $1::text`,
     [slot, publication],
@@ -125,6 +129,8 @@ export async function slotState({ db, slot, publication, publicationOid }: Sourc
     flushed: parseLsn(state.flushed ?? "0/0"),
     confirmed: parseLsn(state.confirmed ?? "0/0"),
     retained: BigInt(state.retained ?? "0"),
+    walStatus: state.wal_status ?? "",
+    safe: typeof state.safe === "string" ? BigInt(state.safe) : undefined,
   };
 }
 

@@ -30,3 +30,5 @@ export const createSlot = (
 ): Promise<{ slot: string; created: boolean }> => worker.createSlot(db, { schema, ...options });
 export const runWorker = (options: worker.WorkerOptions): worker.Worker =>
   worker.runWorker({ schema, ...options });
+export const poll = (options: worker.PollOptions): Promise<worker.PollResult> =>
+  worker.poll({ schema, ...options });

@@ -61,6 +61,7 @@ Examples:
         pollInterval: options.pollInterval,
         acceptBemiMessages: options.acceptBemiMessages,
         log: (event) => {
+          if (event.kind === "slot") return;
           if (event.kind === "written" && event.setAside === 0 && show) show(event);
           else say(logger, event);
         },
@@ -100,6 +101,7 @@ const MESSAGES: Readonly<Record<WorkerEvent["kind"], string>> = {
   started: "Reading the Write-Ahead Log",
   reading: "How the Write-Ahead Log is read",
   written: "Changes written",
+  slot: "Where the slot stands",
   gap: "Part of the Write-Ahead Log was lost before it was read: the gap is recorded",
   "maintenance-failed": "The partitions could not be looked after: run bemi maintain as the owner",
   standby: "Another worker holds the slot: standing by",

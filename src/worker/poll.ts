@@ -1,0 +1,94 @@
+import { SQLSTATE } from "../database/sqlstate.ts";
+import { openConnection } from "./connection.ts";
+import { codeOf } from "./retry.ts";
+import { pollRound } from "./round.ts";
+import { lacksRights, type WorkerOptions } from "./run-worker.ts";
+import { maintenance, openCheckpoint, prepare } from "./session.ts";
+import { PublicationChanged, slotState } from "./source.ts";
+import type { WorkerSql } from "./sql.ts";
+
+export interface PollOptions extends
+  Pick<
+    WorkerOptions,
+    "source" | "destination" | "schema" | "slot" | "acceptBemiMessages" | "tracer" | "log"
+  > {
+  /**
+   * Messages of the Write-Ahead Log, about as many as changes, after which it ends; to be exceeded by no more than the
+   * last transaction.
+   * @default 100000
+   */
+  readonly limit?: number | undefined;
+  /** Ends it after the round that is under way. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface PollResult {
+  readonly written: number;
+  readonly setAside: number;
+  /** Whether all that was committed at the start is in the log. */
+  readonly isCaughtUp: boolean;
+  /** Whether another call, or a worker, was at it, which is no failure: it does this one's work. */
+  readonly isBusy: boolean;
+}
+
+/** Messages of one round: what is written is durable after each. */
+const ROUND = 20_000;
+
+/**
+ * From the Write-Ahead Log to the log of changes, once: what is committed now, or as much of it as the limit allows.
+ * For schedules, where nothing can run all the time: a cron of Cloudflare Workers, Deno or Vercel. Plain SQL, on
+ * connections of its own, which are closed in the end.
+ *
+ * @throws {BemiError} `schema_missing`, `wal_unavailable`, `gap`, `privilege_missing`; and the driver's errors
+ * @example
+ * ```ts
+ * import { poll } from "@bemi/core/worker";
+ * const { written, isCaughtUp } = await poll({
+ *   source: "postgres://localhost/app",
+ *   signal: AbortSignal.timeout(20_000),
+ * });
+ * ```
+ */
+export async function poll(options: PollOptions): Promise<PollResult> {
+  const { limit = 100_000, log = () => {}, signal } = options;
+  const opened: WorkerSql[] = [];
+  let written = 0;
+  let setAside = 0;
+  const result = (isCaughtUp: boolean, isBusy = false): PollResult => ({
+    written,
+    setAside,
+    isCaughtUp,
+    isBusy,
+  });
+  try {
+    const link = await prepare(options, async (target) => {
+      const sql = await openConnection(target);
+      opened.push(sql);
+      return sql;
+    });
+    const { flushed: goal } = await slotState(link.source);
+    await openCheckpoint(link, log);
+    let left = limit;
+    while (left > 0 && !signal?.aborted) {
+      const round = await pollRound(link, Math.min(left, ROUND));
+      written += round.written;
+      setAside += round.setAside;
+      left -= ROUND;
+      if (round.isMore || round.consumed < goal) continue;
+      // A change finds its place without: it is not worth failing for.
+      await maintenance(link, log)().catch((error: unknown) =>
+        log({ kind: "maintenance-failed", code: codeOf(error) })
+      );
+      return result(true);
+    }
+    return result(false);
+  } catch (error) {
+    const code = codeOf(error);
+    if (code === SQLSTATE.objectInUse || code === SQLSTATE.lockNotAvailable) return result(false, true);
+    if (error instanceof PublicationChanged) return result(false);
+    if (code === SQLSTATE.insufficientPrivilege) throw lacksRights(error);
+    throw error;
+  } finally {
+    await Promise.all(opened.map((sql) => sql.end({ timeout: 5 })));
+  }
+}

@@ -1,0 +1,17 @@
+import { formatLsn } from "./decode.ts";
+import type { WorkerEvent } from "./run-worker.ts";
+import { slotState, type Source } from "./source.ts";
+
+const INTERVAL = 5000;
+
+/** Says where the slot stands, at most every few seconds, however often it is called. */
+export function slotWatch(source: Source, log: (event: WorkerEvent) => void): () => Promise<void> {
+  let saidAt = 0;
+  return async () => {
+    if (Date.now() - saidAt < INTERVAL) return;
+    saidAt = Date.now();
+    const { flushed, confirmed, retained, walStatus, safe } = await slotState(source);
+    const confirmedLag = flushed > confirmed ? flushed - confirmed : 0n;
+    log({ kind: "slot", flushed: formatLsn(flushed), confirmedLag, retained, walStatus, safe });
+  };
+}
