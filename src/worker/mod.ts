@@ -3,8 +3,8 @@
  *
  * @module
  */
-export { poll } from "./poll.ts";
-export type { PollOptions, PollResult } from "./poll.ts";
+export { poll } from "./poll-once.ts";
+export type { PollOptions, PollResult } from "./poll-once.ts";
 export { runWorker } from "./run-worker.ts";
 export type { Worker, WorkerEvent, WorkerOptions } from "./run-worker.ts";
 export { createSlot } from "./slot.ts";
