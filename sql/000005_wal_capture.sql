@@ -57,6 +57,7 @@ declare
   v_context text := coalesce(current_setting('bemi.context', true), '');
   v_statement text := '';
   v_comment text;
+  v_object text;
   -- Of an unknown encoding (SQL_ASCII) the bytes go as they are.
   v_is_utf8 boolean := getdatabaseencoding() in ('UTF8', 'SQL_ASCII');
   v_user text := session_user;
@@ -77,9 +78,10 @@ begin
     v_statement := current_query();
     if v_statement like '% Bemi*/%' then
       v_comment := "bemi".comment_context(v_statement);
-      if "bemi".parse_object(v_comment) is not null then
+      v_object := "bemi".comment_object(v_comment);
+      if v_object is not null then
         v_statement := "bemi".without_comment(v_statement, v_comment);
-        v_context := case when v_context = '' then v_comment else v_context end;
+        v_context := case when v_context = '' then v_object else v_context end;
       end if;
     end if;
     v_statement := case when v_is_masked then '' else left(v_statement, 1000) end;

@@ -282,6 +282,30 @@ $$;
 
 comment on function "bemi".parse_object(text) is 'The JSON object that a text holds, or NULL where it holds anything else.';
 
+-- The statement up to the end of its last \`Bemi*/\`, where nothing but blanks, semicolons and other comments follow: Rails
+-- and tracers add theirs behind. Each of those is taken off whole, so that none can begin inside a literal: one that
+-- holds another comment's end, or a \`--\`, is not looked behind.
+create function "bemi".before_comments(a_statement text) returns text
+language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_rest text := rtrim(a_statement, E' \\t\\r\\n;');
+  v_at integer;
+  v_body text;
+begin
+  for v_count in 1 .. 8 loop
+    exit when right(v_rest, 7) = ' Bemi*/' or right(v_rest, 2) <> '*/';
+    v_at := position('*/' in reverse(left(v_rest, -2)));
+    v_body := right(v_rest, v_at + 1);
+    if v_at = 0 or position('*/' in v_body) < length(v_body) - 1 or v_body like '%--%' then
+      return '';
+    end if;
+    v_rest := rtrim(left(v_rest, -(v_at + 3)), E' \\t\\r\\n;');
+  end loop;
+  return v_rest;
+end
+$$;
+
 -- Only a comment at the very end of the statement counts: a literal cannot reach there. Of several openings the last
 -- is taken; what an earlier, quoted one would add does not parse.
 create function "bemi".comment_context(a_statement text) returns text
@@ -289,7 +313,7 @@ language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select case when found.at > 0 then
     left(split.body, -char_length(' Bemi*/')) end
-  from (select rtrim(a_statement, E' \\t\\r\\n;') as statement) as trimmed,
+  from (select "bemi".before_comments(a_statement) as statement) as trimmed,
     lateral (select case when right(trimmed.statement, 7) = ' Bemi*/'
       then position(reverse('/*Bemi ') in reverse(trimmed.statement)) else 0 end as at) as found,
     lateral (select right(trimmed.statement, greatest(found.at - 1, 0)) as body) as split
@@ -298,7 +322,37 @@ $$;
 create function "bemi".without_comment(a_statement text, a_comment text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
-  select rtrim(left(rtrim(a_statement, E' \\t\\r\\n;'), -char_length('/*Bemi ' || a_comment || ' Bemi*/')))
+  select rtrim(left("bemi".before_comments(a_statement), -char_length('/*Bemi ' || a_comment || ' Bemi*/')), E' \\t\\r\\n;')
+$$;
+
+-- The JSON object that a comment means, NULL where it means none. The worker reads other Bemis' messages the same way.
+-- Without a context, Rails writes null and TypeORM undefined. Through psycopg2, SQLAlchemy puts a statement's values into
+-- its copy of it, which comes last and may then be no JSON: what stands before it is still good.
+-- Django percent-escapes the characters below and no others, and leaves none of them as it is; where no parameters are
+-- bound it doubles each \`%\` besides. Nobody else writes Python's blanks, SQL last, and none of these characters.
+create function "bemi".comment_object(a_comment text) returns text
+language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_text text := case when a_comment in ('null', 'undefined') then '{}' else a_comment end;
+  v_character text;
+begin
+  if v_text ~ '%(2[1346AB]|3[BCEF]|40|5E|60|7C)' and v_text ~ '[{ ]"SQL": "'
+    and v_text ~ '^[A-Za-z0-9_{},:"''\\\\/=()% .~[\\]-]*$'
+  then
+    if replace(v_text, '%%', '') not like '%\\%%' then
+      v_text := replace(v_text, '%%', '%');
+    end if;
+    foreach v_character in array string_to_array('!#$&*+;<>?@^\`|', null) loop
+      v_text := replace(v_text, '%' || upper(to_hex(ascii(v_character))), v_character);
+    end loop;
+  end if;
+  if "bemi".parse_object(v_text) is not null then
+    return v_text;
+  end if;
+  v_text := regexp_replace(v_text, ', "SQL": ".*$', '}');
+  return case when "bemi".parse_object(v_text) is not null then v_text end;
+end
 $$;
 
 -- The role in force: inside a SECURITY DEFINER function current_user is the definer.
@@ -327,7 +381,7 @@ declare
 begin
   if v_statement like '% Bemi*/%' then
     v_comment := "bemi".comment_context(v_statement);
-    v_object := "bemi".parse_object(v_comment);
+    v_object := "bemi".parse_object("bemi".comment_object(v_comment));
     if v_object is not null then
       v_statement := "bemi".without_comment(v_statement, v_comment);
     end if;
@@ -1237,6 +1291,7 @@ declare
   v_context text := coalesce(current_setting('bemi.context', true), '');
   v_statement text := '';
   v_comment text;
+  v_object text;
   -- Of an unknown encoding (SQL_ASCII) the bytes go as they are.
   v_is_utf8 boolean := getdatabaseencoding() in ('UTF8', 'SQL_ASCII');
   v_user text := session_user;
@@ -1257,9 +1312,10 @@ begin
     v_statement := current_query();
     if v_statement like '% Bemi*/%' then
       v_comment := "bemi".comment_context(v_statement);
-      if "bemi".parse_object(v_comment) is not null then
+      v_object := "bemi".comment_object(v_comment);
+      if v_object is not null then
         v_statement := "bemi".without_comment(v_statement, v_comment);
-        v_context := case when v_context = '' then v_comment else v_context end;
+        v_context := case when v_context = '' then v_object else v_context end;
       end if;
     end if;
     v_statement := case when v_is_masked then '' else left(v_statement, 1000) end;

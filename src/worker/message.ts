@@ -1,4 +1,5 @@
 import type { Buffer } from "node:buffer";
+import { commentTexts } from "./comment.ts";
 
 /** What a context trigger said of a statement. */
 export interface ContextMessage {
@@ -79,9 +80,11 @@ export function isNotice(content: Buffer): boolean {
  * Anybody could have written it, so it says nothing of what only the database knows.
  */
 export function parseBareContext(content: Buffer): string | undefined {
-  if (content[0] !== 0x7b) return undefined;
-  const members = objectMembers(content.toString("utf8"))?.filter(([key]) => !OWN_KEYS.includes(key));
-  return members && jsonObject(members);
+  for (const text of commentTexts(content.toString("utf8"))) {
+    const members = objectMembers(text)?.filter(([key]) => !OWN_KEYS.includes(key));
+    if (members) return jsonObject(members);
+  }
+  return undefined;
 }
 
 const OWN_KEYS: readonly string[] = ["db", "jwt", "client"];

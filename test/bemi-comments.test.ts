@@ -1,0 +1,156 @@
+import fc from "fast-check";
+import { Buffer } from "node:buffer";
+import { expect, test } from "vitest";
+import { parseBareContext } from "../src/worker/message.ts";
+import { onEachDatabase, type TestDatabase } from "./support/databases.ts";
+import { BEMI, createSlot, install, runWorker, track } from "./support/installation.ts";
+import { seen, TODOS } from "./support/todos.ts";
+
+const INSERT = "INSERT INTO todos (task) VALUES ('x') RETURNING id";
+
+// Statements as the packages' own code puts them together, read in their sources.
+const EMITTED: readonly { by: string; statement: string; context: Record<string, unknown> }[] = [
+  {
+    by: "bemi-django, percent-escaped, and doubled percents back from psycopg",
+    statement: `INSERT INTO "todos" ("task") VALUES ('it''s') RETURNING "todos"."id" ` +
+      `/*Bemi {"email": "zo\\u00eb%40example.com", "path": "/a%3Fb%3D=100% of", "glob": "%2A.ts", "SQL": "INSERT INTO \\"todos\\" (\\"task\\") VALUES (%s) RETURNING \\"todos\\".\\"id\\""} Bemi*/`,
+    context: {
+      email: "zoë@example.com",
+      path: "/a?b%3D=100% of",
+      glob: "*.ts",
+      SQL: `INSERT INTO "todos" ("task") VALUES (%s) RETURNING "todos"."id"`,
+    },
+  },
+  {
+    by: "bemi-django, of a statement without parameters, before its semicolon",
+    statement:
+      `INSERT INTO todos (task) VALUES ('x') /*Bemi {"a": "1%%3B 100%% x%%40y", "SQL": "INSERT INTO todos (task) VALUES ('x')%%3B"} Bemi*/;`,
+    context: { a: "1; 100% x@y", SQL: "INSERT INTO todos (task) VALUES ('x');" },
+  },
+  {
+    by: "bemi-rails",
+    statement:
+      `${INSERT} /*Bemi {"user_id":1,"email":"a\\u0026b@example.com","path":"/todos%20x%40y"} Bemi*/`,
+    context: { user_id: 1, email: "a&b@example.com", path: "/todos%20x%40y", SQL: INSERT },
+  },
+  {
+    by: "bemi-rails, with query log tags behind it",
+    statement: `${INSERT} /*Bemi {"user_id":1} Bemi*/ /*application='Todo',path='%2Ftodos'*/ /**/;`,
+    context: { user_id: 1, SQL: INSERT },
+  },
+  {
+    by: "bemi-rails, without a context",
+    statement: `${INSERT} /*Bemi null Bemi*/`,
+    context: { SQL: INSERT },
+  },
+  {
+    by: "@bemi-db/prisma",
+    statement: `${INSERT} /*Bemi {"userId":1,"email":"zoë@example.com","q":"a/b /x"} Bemi*/`,
+    context: { userId: 1, email: "zoë@example.com", q: "a/b /x", SQL: INSERT },
+  },
+  {
+    by: "@bemi-db/prisma with injectSqlInContext",
+    statement: `${INSERT} /*Bemi {"SQL":"INSERT INTO todos (task) VALUES ($1)","n":"%40"} Bemi*/`,
+    context: { SQL: "INSERT INTO todos (task) VALUES ($1)", n: "%40" },
+  },
+  {
+    by: "@bemi-db/typeorm, behind the semicolon",
+    statement: `${INSERT}; /*Bemi {"userId":1} Bemi*/`,
+    context: { userId: 1, SQL: INSERT },
+  },
+  {
+    by: "@bemi-db/typeorm, without a context",
+    statement: `${INSERT} /*Bemi undefined Bemi*/`,
+    context: { SQL: INSERT },
+  },
+  {
+    by: "bemi-sqlalchemy",
+    statement:
+      `${INSERT} /*Bemi {"email": "zo\\u00eb@example.com", "SQL": "INSERT INTO todos (task) VALUES ($1)"} Bemi*/`,
+    context: { email: "zoë@example.com", SQL: "INSERT INTO todos (task) VALUES ($1)" },
+  },
+  {
+    by: "bemi-sqlalchemy through psycopg2, which puts a value into the copy of the statement as well",
+    statement: `INSERT INTO todos (task) VALUES ('say "hi"') ` +
+      `/*Bemi {"user_id": 1, "SQL": "INSERT INTO todos (task) VALUES ('say "hi"')"} Bemi*/`,
+    context: { user_id: 1, SQL: `INSERT INTO todos (task) VALUES ('say "hi"')` },
+  },
+];
+
+const NOT_EMITTED: readonly string[] = [
+  `insert into todos (task) values ('/*Bemi {"user_id": 1} Bemi*/')`,
+  `insert into todos (task) values ('/*Bemi {"user_id": 1} Bemi*/ /*') /*tag*/`,
+  `insert into todos (task) values ('/*Bemi {"user_id": 1} Bemi*/ /*') -- tag */`,
+  `insert into todos (task) values ('/*Bemi {"user_id": 1} Bemi*/ /*') /* a /* b */ */`,
+  `insert into todos (task) values ('x') ${"/**/".repeat(20)}`,
+];
+
+async function todos(database: TestDatabase, capture: "trigger" | "wal"): Promise<void> {
+  await install(database.db);
+  if (capture === "wal") await createSlot(database.db);
+  await database.port.execute(TODOS);
+  await track(database.db, "todos", { capture });
+}
+
+onEachDatabase("the comments of other languages' Bemi packages", (open, server) => {
+  for (const capture of server === "PGlite" ? ["trigger"] as const : ["trigger", "wal"] as const) {
+    test(`are stored as they were meant, captured by ${capture}`, async () => {
+      await using database = await open();
+      await todos(database, capture);
+      for (const { statement } of EMITTED) await database.port.execute(statement);
+      for (const statement of NOT_EMITTED) await database.port.execute(statement);
+      if (capture === "wal") {
+        await runWorker({ source: database.url as string, once: true }).finished;
+      }
+      const contexts = (await seen(database.port)).map(({ context: { db: _, ...context } }) => context);
+      for (const [i, { by, context }] of EMITTED.entries()) expect(contexts[i], by).toEqual(context);
+      expect(contexts.slice(EMITTED.length)).toEqual(NOT_EMITTED.map((SQL) => ({ SQL })));
+    });
+  }
+
+  test("mean the same to the worker, where another Bemi's trigger sends them bare", async () => {
+    await using database = await open();
+    await install(database.db);
+    const piece = fc.constantFrom(
+      ...[
+        '{"a": "',
+        '", "SQL": "',
+        '"}',
+        "%40",
+        "%%",
+        "%",
+        "%2A",
+        "%2a",
+        "%20",
+        "@",
+        "x",
+        "{}",
+        "null",
+        '"',
+        "\\",
+        " ",
+        "[1]",
+        "é",
+      ],
+    );
+    const comments = await fc.sample(
+      fc.oneof(
+        fc.array(piece, { maxLength: 12 }).map((pieces) => pieces.join("")),
+        fc.array(piece, { maxLength: 8 }).map((pieces) => `{"a": "${pieces.join("")}", "SQL": "%s"}`),
+      ),
+      400,
+    );
+    const rows = await database.port.query<{ mine: string; theirs: string | null }>(
+      `select c as mine, ${BEMI}.comment_object(c)::jsonb::text as theirs
+      from jsonb_array_elements_text($1::text::jsonb) with ordinality as t (c, n) order by n`,
+      [JSON.stringify(comments)],
+    );
+    let objects = 0;
+    for (const { mine, theirs } of rows) {
+      const worker = parseBareContext(Buffer.from(mine));
+      if (theirs !== null) objects++;
+      expect(worker === undefined ? null : JSON.parse(worker), mine).toEqual(theirs && JSON.parse(theirs));
+    }
+    expect(objects).toBeGreaterThan(20);
+  });
+});
