@@ -133,7 +133,10 @@ begin
     return false;
   end if;
   lock table "bemi".changes_default in access exclusive mode;
+  -- Event triggers of others, such as another Bemi's, run within this command and look for their names in public.
+  perform set_config('search_path', 'pg_catalog, public, pg_temp', true);
   execute format('create table "bemi".%I (like "bemi".changes including defaults including constraints)', v_name);
+  perform set_config('search_path', 'pg_catalog, pg_temp', true);
   execute format('select "bemi".guard_partition(%L)', format('"bemi".%I', v_name));
   if exists (select from "bemi".changes_default where committed_at >= v_from::timestamptz and committed_at < v_to::timestamptz) then
     perform set_config('bemi.maintenance', 'on', true);

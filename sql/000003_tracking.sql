@@ -78,11 +78,12 @@ as $$
   select '!' || "bemi".own_name() || '_' || a_purpose
 $$;
 
--- Whether a trigger is one of an installation's, this or another: those write no table but their log.
+-- Whether a trigger is one of an installation's, this or another, which write no table but their log, or of another
+-- Bemi's, which write none at all.
 create function "bemi".is_capture(a_name name) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
-  select a_name like '!bemi\_%'
+  select a_name like '!bemi\_%' or a_name like '\_bemi\_row\_trigger\_%'
 $$;
 
 -- Statement-level capture reads transition tables. It reports a statement after all that its row triggers did, so a
@@ -237,12 +238,23 @@ as $$
   where c.oid = a_relation
 $$;
 
--- What "every table" means: the ordinary and partitioned ones that can be tracked and are not an extension's.
+-- Whether a table is another Bemi's log: see importChanges().
+create function "bemi".is_other_log(a_relation oid) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select count(*) = 13 from pg_attribute
+  where attrelid = a_relation and not attisdropped and attname in ('id', 'database', 'schema', 'table', 'primary_key', 'operation',
+    'before', 'after', 'context', 'committed_at', 'queued_at', 'transaction_id', 'position')
+$$;
+
+-- What "every table" means: the ordinary and partitioned ones that can be tracked, and are neither an extension's nor
+-- a log.
 create function "bemi".all_tables() returns setof regclass
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select c.oid::regclass from pg_class c
   where c.relkind in ('r', 'p') and not c.relispartition and "bemi".refusal(c.oid) is null
+    and not "bemi".is_other_log(c.oid)
     and not exists (select from pg_depend where classid = 'pg_class'::regclass and objid = c.oid and deptype = 'e')
 $$;
 

@@ -4,6 +4,7 @@ import { addChanges } from "./commands/changes.ts";
 import { addDemo } from "./commands/demo.ts";
 import { addDoctor } from "./commands/doctor.ts";
 import { addGenerate } from "./commands/generate.ts";
+import { addImportChanges } from "./commands/import-changes.ts";
 import { addInit } from "./commands/init.ts";
 import { addMaintain } from "./commands/maintain.ts";
 import { addMigrate } from "./commands/migrate.ts";
@@ -41,6 +42,7 @@ export async function main(args: readonly string[], io: Io): Promise<number> {
       addDoctor,
       addMigrate,
       addMaintain,
+      addImportChanges,
       addGenerate,
       addUninstall,
     ]

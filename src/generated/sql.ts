@@ -143,7 +143,10 @@ begin
     return false;
   end if;
   lock table "bemi".changes_default in access exclusive mode;
+  -- Event triggers of others, such as another Bemi's, run within this command and look for their names in public.
+  perform set_config('search_path', 'pg_catalog, public, pg_temp', true);
   execute format('create table "bemi".%I (like "bemi".changes including defaults including constraints)', v_name);
+  perform set_config('search_path', 'pg_catalog, pg_temp', true);
   execute format('select "bemi".guard_partition(%L)', format('"bemi".%I', v_name));
   if exists (select from "bemi".changes_default where committed_at >= v_from::timestamptz and committed_at < v_to::timestamptz) then
     perform set_config('bemi.maintenance', 'on', true);
@@ -496,11 +499,12 @@ as $$
   select '!' || "bemi".own_name() || '_' || a_purpose
 $$;
 
--- Whether a trigger is one of an installation's, this or another: those write no table but their log.
+-- Whether a trigger is one of an installation's, this or another, which write no table but their log, or of another
+-- Bemi's, which write none at all.
 create function "bemi".is_capture(a_name name) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
-  select a_name like '!bemi\\_%'
+  select a_name like '!bemi\\_%' or a_name like '\\_bemi\\_row\\_trigger\\_%'
 $$;
 
 -- Statement-level capture reads transition tables. It reports a statement after all that its row triggers did, so a
@@ -655,12 +659,23 @@ as $$
   where c.oid = a_relation
 $$;
 
--- What "every table" means: the ordinary and partitioned ones that can be tracked and are not an extension's.
+-- Whether a table is another Bemi's log: see importChanges().
+create function "bemi".is_other_log(a_relation oid) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select count(*) = 13 from pg_attribute
+  where attrelid = a_relation and not attisdropped and attname in ('id', 'database', 'schema', 'table', 'primary_key', 'operation',
+    'before', 'after', 'context', 'committed_at', 'queued_at', 'transaction_id', 'position')
+$$;
+
+-- What "every table" means: the ordinary and partitioned ones that can be tracked, and are neither an extension's nor
+-- a log.
 create function "bemi".all_tables() returns setof regclass
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select c.oid::regclass from pg_class c
   where c.relkind in ('r', 'p') and not c.relispartition and "bemi".refusal(c.oid) is null
+    and not "bemi".is_other_log(c.oid)
     and not exists (select from pg_depend where classid = 'pg_class'::regclass and objid = c.oid and deptype = 'e')
 $$;
 

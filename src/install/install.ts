@@ -98,16 +98,47 @@ function script(schema: string, from: number, createsSchema: boolean): string {
   return inSchema(
     schema,
     [
-      "set local search_path = pg_catalog, pg_temp;\nset local client_min_messages = warning;",
+      `${SETTINGS};`,
+      `${MUTE_OTHER};`,
       // The event trigger is not to follow what only the next migrations complete.
       "select set_config('bemi.reconciling', 'on', true);",
       ...(from === 0 ? [ledger] : []),
       ...steps,
       `${TAKE_BACK_GRANTS};`,
+      `${UNMUTE_OTHER};`,
       "select set_config('bemi.reconciling', '', true);",
     ].join("\n\n"),
   );
 }
+
+const SETTINGS = "set local search_path = pg_catalog, pg_temp;\nset local client_min_messages = warning";
+
+// Another Bemi's event trigger calls its procedure without a schema, which fails under this search path, and gives every
+// new table a row trigger, at the price of a lock on all tables there are. Where it is somebody else's, it is served.
+const MUTE_OTHER = `do $$
+declare
+  v_other record;
+begin
+  select evtenabled as enabled, pg_has_role(evtowner, 'usage') as is_own into v_other
+  from pg_event_trigger where evtname = '_bemi_create_table_trigger' and evtenabled <> 'D';
+  if v_other.is_own then
+    perform set_config('bemi.muted', v_other.enabled::text, true);
+    alter event trigger _bemi_create_table_trigger disable;
+  elsif found then
+    set local search_path = pg_catalog, public, pg_temp;
+  end if;
+end
+$$`;
+
+const UNMUTE_OTHER = `do $$
+begin
+  if current_setting('bemi.muted', true) <> '' then
+    execute 'alter event trigger _bemi_create_table_trigger ' || case current_setting('bemi.muted')
+      when 'A' then 'enable always' when 'R' then 'enable replica' else 'enable' end;
+    perform set_config('bemi.muted', '', true);
+  end if;
+end
+$$`;
 
 const SCHEMA = `create schema "bemi";
 comment on schema "bemi" is 'Change tracking by Bemi';

@@ -7,6 +7,8 @@ export { baseline } from "./baseline.ts";
 export type { BaselineOptions } from "./baseline.ts";
 export { doctor } from "./doctor.ts";
 export type { Finding } from "./doctor.ts";
+export { importChanges } from "./import-changes.ts";
+export type { ImportResult } from "./import-changes.ts";
 export { install, installSql, SCHEMA_VERSION } from "./install.ts";
 export type { InstallResult, InstallSqlOptions, SchemaOptions } from "./install.ts";
 export { maintain } from "./maintain.ts";

@@ -1,0 +1,196 @@
+import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { expect, test } from "vitest";
+import { importChanges } from "../src/install/mod.ts";
+import { onEachServer, type TestDatabase } from "./support/databases.ts";
+import { FORMER_WORKER, formerTriggers, formerWorker } from "./support/former-bemi.ts";
+import { BEMI, install, maintain, SCHEMA, track } from "./support/installation.ts";
+import { npmPackages } from "./support/npm-packages.ts";
+
+const root = fileURLToPath(new URL("../", import.meta.url));
+const former = npmPackages("bemi-prisma", ["@bemi-db/prisma@1.1.0", "@prisma/client@6.7.0"]);
+
+/** The README's section, and its SQL. */
+const [guide = "", removal = ""] = /^## From Bemi's own worker$[^]*?^```sql\n([^]*?)^```$[^]*?(?=^## )/m.exec(
+  readFileSync(`${root}README.md`, "utf8"),
+) ??
+  [];
+
+function step(database: TestDatabase, command: string): string {
+  if (SCHEMA === "bemi") expect(guide, "the README's guide").toContain(`\`npx ${command}\``);
+  const { status, stderr } = spawnSync(
+    process.execPath,
+    ["dist/src/cli/bin.js", ...command.split(" ").slice(1), "--schema", SCHEMA],
+    {
+      cwd: root,
+      encoding: "utf8",
+      env: { PATH: process.env.PATH ?? "", DATABASE_URL: database.url as string },
+    },
+  );
+  expect(status, `${command}\n${stderr}`).toBe(0);
+  return stderr;
+}
+
+interface Row {
+  readonly id: string;
+  readonly position: string;
+  readonly what: string;
+  readonly user: number | null;
+}
+
+const readChanges = async ({ port }: TestDatabase): Promise<Row[]> =>
+  await port.query<Row>(
+    `select id::text, position::text, operation || ' ' || "table" || ' ' || primary_key as what, (context ->> 'user_id')::int as user
+    from changes order by committed_at, position`,
+  );
+
+onEachServer("moving from Bemi's own triggers and worker", (open) => {
+  test.skipIf(!former)(
+    "loses no change and no context, and repeats none, while the application goes on",
+    async () => {
+      await using database = await open();
+      const { port } = database;
+      let user = 0;
+      const written: [what: string, user: number][] = [];
+      const write = async (what: string, statement: string): Promise<void> => {
+        await port.execute(`${statement} /*Bemi {"user_id": ${++user}} Bemi*/`);
+        written.push([what, user]);
+      };
+      await port.execute(
+        `create table todos (id int primary key, task text); alter table todos replica identity full;
+      ${FORMER_WORKER}
+      create role reader_${process.pid}_${database.server}; grant select on changes to reader_${process.pid}_${database.server};
+      ${former && formerTriggers(former)}`,
+      );
+      await port.execute("select pg_create_logical_replication_slot('bemi_local', 'test_decoding')");
+      await write("CREATE todos 1", "insert into todos values (1, 'old')");
+      await write("UPDATE todos 1", "update todos set task = 'old, done' where id = 1");
+      await formerWorker(port);
+      const [first] = await readChanges(database);
+
+      await write("CREATE todos 2", "insert into todos values (2, 'before the step')");
+      step(database, "bemi init --all");
+      // Both record now; theirs must be able to read on.
+      await write("CREATE todos 3", "insert into todos values (3, 'both')");
+      await write("DELETE todos 1", "delete from todos where id = 1");
+      await port.execute("create table notes (id int primary key, body text)");
+      await write("CREATE notes 1", "insert into notes values (1, 'a new table')");
+      await formerWorker(port);
+      await write("CREATE todos 4", "insert into todos values (4, 'their worker is stopped')");
+      await port.execute(removal);
+      await write("CREATE todos 5", "insert into todos values (5, 'their triggers are gone')");
+      expect(step(database, "bemi import-changes")).toMatch(/Imported 3 changes; 3 were in the log already/);
+
+      await write("CREATE todos 6", "insert into todos values (6, 'after')");
+      step(database, "bemi init --all --capture wal");
+      await write("UPDATE todos 6", "update todos set task = 'from the WAL' where id = 6");
+      step(database, "bemi worker --once");
+
+      const changes = await readChanges(database);
+      expect(changes.map((row) => [row.what, row.user])).toEqual(written);
+      expect(changes[0]).toEqual(first);
+      const role = `reader_${process.pid}_${database.server}`;
+      const [{ may } = { may: false }] = await port.query<{ may: boolean }>(
+        `select has_table_privilege('${role}', 'changes', 'SELECT') as may`,
+      );
+      expect(may).toBe(true);
+      // Nothing of theirs is left, and ours has partitions for the old months.
+      expect(await port.query("select from pg_trigger where tgname like '\\_bemi%'")).toEqual([]);
+      expect(await port.query(`select from ${BEMI}.changes_default`)).toEqual([]);
+      await maintain(database.db);
+      expect(await readChanges(database)).toEqual(changes);
+      await port.execute(`drop owned by ${role}; drop role ${role}`);
+    },
+  );
+
+  test.skipIf(!former)("a role that does not own their event trigger installs as well", async () => {
+    await using database = await open();
+    const { port } = database;
+    const role = `owner_${process.pid}_${database.server}`;
+    const [{ name } = { name: "" }] = await port.query<{ name: string }>("select current_database() as name");
+    await port.execute(`create role ${role} login; grant create on database ${name} to ${role};
+      grant create on schema public to ${role};
+      set role ${role}; create table todos (id int primary key, task text); reset role;
+      ${former && formerTriggers(former)}`);
+    const sql = database.connect({ username: role, max: 1 });
+    try {
+      await install(sql);
+      await track(sql, "todos");
+      await sql`insert into todos values (1, 'a')`;
+      await port.execute(`update ${BEMI}.settings set partitions_ahead = 5`);
+      expect(await maintain(sql)).toHaveLength(2);
+      await port.execute("create table later (id int primary key)");
+    } finally {
+      await sql.end();
+      await port.execute(`drop owned by ${role} cascade; drop role ${role}`);
+    }
+  });
+
+  test("old rows keep ids and times, get the key they lacked, and lose what is masked today", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await port.execute(`${FORMER_WORKER} drop publication dbz_publication;
+      create table people (code text primary key, name text, password text);
+      create table parts (at date, id int, primary key (at, id)) partition by range (at);
+      create table parts_1 partition of parts for values from ('2020-01-01') to ('2030-01-01');
+      insert into changes (id, created_at, primary_key, before, after, context, database, schema, "table", operation, committed_at, queued_at, transaction_id, position)
+      select ('00000000-0000-4000-8000-00000000000' || n)::uuid, '2024-01-02', null, '{}', '{"code": "a", "name": "n", "password": "p"}',
+        '{"user_id": 7, "SQL": "p"}', current_database(), 'public', 'people', 'CREATE', '2024-01-01 00:00:00.123+00', '2024-01-02', 5, 10 + n
+      from generate_series(1, 2) n;
+      insert into changes (created_at, primary_key, after, database, schema, "table", operation, committed_at, queued_at, transaction_id, position)
+      values ('2024-02-02', null, '{"at": "2024-02-01", "id": 3}', current_database(), 'public', 'parts_1', 'CREATE', '2024-02-01', '2024-02-02', 6, 20)`);
+    await install(db);
+    await track(db, "people", { mask: ["password"] });
+    await track(db, "parts");
+    await port.execute("insert into people values ('b', 'new', 'x')");
+    const result = await importChanges(db, "changes", { schema: SCHEMA });
+    expect(result).toEqual({ imported: 3, known: 0, renamed: "public.bemi_former_changes" });
+    const rows = await port.query(
+      `select id::text, primary_key as key, "table", after::text, context::text, committed_at = '2024-01-01 00:00:00.123+00' as at,
+        commit_lsn::text || '/' || transaction_index as place, tableoid::regclass::text like '%p202401%' as partitioned
+      from ${BEMI}.changes order by source_id, commit_lsn, transaction_index`,
+    );
+    expect(rows.map((row) => Object.values(row as object))).toEqual([
+      ...[1, 2].map((n) => [
+        `00000000-0000-4000-8000-00000000000${n}`,
+        "a",
+        "people",
+        '{"code": "a", "name": "n"}',
+        '{"user_id": 7}',
+        true,
+        `0/C/${n - 1}`,
+        true,
+      ]),
+      [
+        expect.any(String),
+        '["2024-02-01", 3]',
+        "parts",
+        '{"at": "2024-02-01", "id": 3}',
+        "{}",
+        false,
+        "0/14/0",
+        false,
+      ],
+      [
+        expect.any(String),
+        "b",
+        "people",
+        '{"code": "b", "name": "new"}',
+        expect.any(String),
+        false,
+        expect.any(String),
+        false,
+      ],
+    ]);
+    // Again, from the table's new name: nothing twice.
+    expect(await importChanges(db, "bemi_former_changes", { schema: SCHEMA })).toMatchObject({
+      imported: 0,
+      known: 3,
+    });
+    await expect(importChanges(db, "people", { schema: SCHEMA })).rejects.toMatchObject({ code: "usage" });
+    await expect(importChanges(db, "nowhere", { schema: SCHEMA })).rejects.toMatchObject({
+      code: "table_missing",
+    });
+  });
+});
