@@ -172,7 +172,7 @@ export function isJsonb(text: string): boolean {
 
 /** Whether a JSON text escapes a NUL or half a surrogate pair, which json takes and jsonb refuses. */
 export function hasUnstorableEscape(text: string): boolean {
-  if (!/\\u(?:0000|d[89a-f])/i.test(text)) return false;
+  if (!text.includes("\\u") || !/\\u(?:0000|d[89a-f])/i.test(text)) return false;
   const escapes = /\\(?:u([0-9a-f]{4})|[^u])/gi;
   let high = -1;
   for (const match of text.matchAll(escapes)) {

@@ -43,6 +43,8 @@ function isJsonNumber(text: string): boolean {
 
 // `2026-11-01 12:00:00.5+00` becomes `2026-11-01T12:00:00.5+00:00`; infinity stays.
 function timestamptz(text: string): string {
+  // The common form, at UTC as the connection has it.
+  if (text[10] === " " && text.endsWith("+00")) return `"${text.slice(0, 10)}T${text.slice(11)}:00"`;
   const match = /^(\S+) (\S+?)([+-]\d\d)(:\d\d)?(:\d\d)?( BC)?$/.exec(text);
   if (!match) return JSON.stringify(text);
   const [, date, time, hours, minutes = ":00", seconds = "", era = ""] = match;
