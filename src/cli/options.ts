@@ -18,6 +18,21 @@ export function positiveInteger(text: string): number {
   throw new InvalidArgumentError("Write a whole number from 1.");
 }
 
+/** Bytes, as PostgreSQL writes sizes. */
+export function bytes(text: string): number {
+  const [, digits, unit = "B"] = /^(\d{1,9})(B|kB|MB|GB|TB)?$/.exec(text) ?? [];
+  const power = ["B", "kB", "MB", "GB", "TB"].indexOf(unit);
+  if (digits) return Number(digits) * 1024 ** power;
+  throw new InvalidArgumentError("Write a size such as 100MB.");
+}
+
+/** `PORT` of the loopback interface, or `HOST:PORT`. */
+export function address(text: string): { readonly host: string; readonly port: number } {
+  const [, ipv6, name, digits] = /^(?:\[([0-9a-fA-F:]+)\]:|([^:\s/]+):)?(\d{1,5})$/.exec(text) ?? [];
+  if (digits && Number(digits) < 65536) return { host: ipv6 ?? name ?? "127.0.0.1", port: Number(digits) };
+  throw new InvalidArgumentError("Write a port such as 9187, or 0.0.0.0:9187.");
+}
+
 export function jsonObject(text: string): string {
   try {
     const value: unknown = JSON.parse(text);

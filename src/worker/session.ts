@@ -44,7 +44,7 @@ export async function session(
     log({ kind: "started", slot: link.source.slot, database: link.source.database });
     const goal = once ? (await slotState(link.source)).flushed : undefined;
     await openCheckpoint(link, log);
-    const maintain = everySoOften(maintenance(link, log), slotWatch(link.source, log));
+    const maintain = everySoOften(maintenance(link, log), slotWatch(link.source, log), tell.late);
     const work: Work = { link, options, signal, goal, tell, log, maintain };
     await work.maintain();
     let refusedAt: number | undefined;
@@ -168,6 +168,8 @@ interface Teller {
   (result: Omit<RoundResult, "isMore">): void;
   /** Says what has not been said. */
   flush(): void;
+  /** The same, where that was due. */
+  late(): void;
 }
 
 /** Says what was written, at most once a second, since a stream may write a thousand times. */
@@ -177,9 +179,9 @@ function teller(report: (written: number) => void, log: (event: WorkerEvent) => 
   let transactions = 0;
   let last: Omit<RoundResult, "isMore"> | undefined;
   let saidAt = 0;
+  let delay = 0;
   const flush = (): void => {
     if (!last || written + setAside === 0) return;
-    const delay = Math.max(0, Date.now() - last.committedAt);
     log({
       kind: "written",
       written,
@@ -192,17 +194,21 @@ function teller(report: (written: number) => void, log: (event: WorkerEvent) => 
     written = setAside = transactions = 0;
     saidAt = Date.now();
   };
+  const late = (): void => {
+    if (Date.now() - saidAt >= 1000) flush();
+  };
   return Object.assign((result: Omit<RoundResult, "isMore">) => {
     report(result.written);
     written += result.written;
     setAside += result.setAside;
     transactions += result.transactions;
     last = result;
-    if (Date.now() - saidAt >= 1000) flush();
-  }, { flush });
+    if (result.written + result.setAside > 0) delay = Math.max(0, Date.now() - result.committedAt);
+    late();
+  }, { flush, late });
 }
 
-function everySoOften(...jobs: readonly (() => Promise<void>)[]): () => Promise<void> {
+function everySoOften(...jobs: readonly (() => Promise<void> | void)[]): () => Promise<void> {
   return async () => {
     for (const job of jobs) await job();
   };

@@ -3,7 +3,16 @@ import { pino } from "pino";
 import { runWorker, type WorkerEvent } from "../../worker/mod.ts";
 import { connectionTarget, type Target } from "../connection.ts";
 import type { Io } from "../io.ts";
-import { type ConnectionOptions, positiveInteger, withConnectionOptions } from "../options.ts";
+import { listen } from "../listen/listen.ts";
+import { lsnToBigint, workerState } from "../listen/worker-state.ts";
+import {
+  address,
+  bytes,
+  type ConnectionOptions,
+  positiveInteger,
+  withConnectionOptions,
+} from "../options.ts";
+import { openTelemetryTracer } from "../tracer.ts";
 
 interface Options extends ConnectionOptions {
   readonly destinationUrl?: string;
@@ -12,6 +21,8 @@ interface Options extends ConnectionOptions {
   readonly slot?: string;
   readonly once?: true;
   readonly pollInterval: number;
+  readonly listen?: { readonly host: string; readonly port: number };
+  readonly readyLag: number;
 }
 
 export function addWorker(program: Command, io: Io): void {
@@ -25,6 +36,12 @@ export function addWorker(program: Command, io: Io): void {
     .option("--once", "end when all that is committed now is in the log")
     .option("--accept-bemi-messages", "take the contexts that another Bemi's triggers write")
     .option("--poll-interval <milliseconds>", "the longest pause when nothing happens", positiveInteger, 1000)
+    .option(
+      "--listen <[host:]port>",
+      "serve /healthz, /readyz and /metrics, by default on 127.0.0.1",
+      address,
+    )
+    .option("--ready-lag <size>", "not ready when further behind than this much WAL", bytes, bytes("256MB"))
     .addHelpText(
       "after",
       `
@@ -32,6 +49,7 @@ Runs until SIGTERM, which ends the round under way. A second worker stands by, a
 
 Examples:
   bemi worker
+  bemi worker --listen 9187
   bemi worker --once --destination-url postgres://localhost/audit`,
     )
     .action(async (options: Options) => {
@@ -49,6 +67,7 @@ Examples:
         },
       );
       const show = io.progress && progressLine(io.progress);
+      const state = workerState(options.mode === "poll" ? "poll" : "bulk");
       const worker = runWorker({
         source: driverTarget(connectionTarget(options.databaseUrl, io.env)),
         destination: options.destinationUrl === undefined
@@ -60,13 +79,23 @@ Examples:
         once: options.once,
         pollInterval: options.pollInterval,
         acceptBemiMessages: options.acceptBemiMessages,
+        tracer: await openTelemetryTracer(),
         log: (event) => {
+          state.observe(event);
           if (event.kind === "slot") return;
           if (event.kind === "written" && event.setAside === 0 && show) show(event);
           else say(logger, event);
         },
       });
       io.onTerminate(() => void worker.stop().catch(() => {}));
+      await using _worker = worker;
+      await using listener = options.listen && await listen({
+        ...options.listen,
+        readyLag: options.readyLag,
+        state: () => state.current,
+        turnedAt: () => worker.turnedAt,
+      });
+      if (listener) logger.info({ url: listener.url }, "Listening");
       await worker.finished;
     });
 }
@@ -78,8 +107,7 @@ function progressLine(progress: (line: string) => void): (event: WorkerEvent & {
   let previous: bigint | undefined;
   return ({ written, lsn, lag, delay }) => {
     const seconds = Math.max(0.001, (Date.now() - at) / 1000);
-    const [high = "0", low = "0"] = lsn.split("/");
-    const position = BigInt(`0x${high}`) << 32n | BigInt(`0x${low}`);
+    const position = lsnToBigint(lsn);
     const bytesPerSecond = previous === undefined ? 0 : Number(position - previous) / seconds;
     const left = bytesPerSecond > 0 ? `, ${Math.ceil(Number(lag) / bytesPerSecond)} s left` : "";
     total += written;
