@@ -170,7 +170,7 @@ onEachServer("the command line", (open) => {
       (await fingerprint(port)).map((line) => line.replace(/bemi_reconcile_\d+/, "bemi_reconcile"));
     expect(await stable(other)).toEqual(await stable(database));
     expect(bemi(["generate", "sql", "todos", '"odd"." name"', "--capture", "wal"]).stdout).toMatch(
-      /commit;\n\n.*ensure_publication[^]*track\('todos', '\{"capture": "wal"\}'\);\n.*track\('"odd"\." name"', /,
+      /ensure_publication\(\);\ncommit;\n[^]*create_logical_replication_slot[^]*track\('todos', '\{"capture": "wal"\}'\);\n.*track\('"odd"\." name"', /,
     );
     expect(bemi(["generate", "sql", "--from", "99"])).toMatchObject({ status: 2, stdout: "" });
   });

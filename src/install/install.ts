@@ -72,11 +72,11 @@ export interface InstallSqlOptions extends SchemaOptions {
 }
 
 /**
- * What {@linkcode install} does, as one script in one transaction, for those who run migrations by other means.
+ * What {@linkcode install} does, as statements that belong into one transaction, and leave its settings as they were.
  *
  * @throws {BemiError} `usage`, `invalid_name`
  */
-export function installSql(options: InstallSqlOptions = {}): string {
+export function installStatements(options: InstallSqlOptions = {}): string {
   const { schema = DEFAULT_SCHEMA, from = 0 } = options;
   quoteSchema(schema);
   if (!Number.isInteger(from) || from < 0 || from >= SCHEMA_VERSION) {
@@ -84,7 +84,7 @@ export function installSql(options: InstallSqlOptions = {}): string {
       hint: `This library's version is ${SCHEMA_VERSION}: pass a lower one, or none to install.`,
     });
   }
-  return `begin;\n${LOCK};\n${script(schema, from, true)}\ncommit;\n`;
+  return `${LOCK};\n${script(schema, from, true)}\n`;
 }
 
 // One lock for all schemas of the database: they share the view public.changes.
@@ -106,12 +106,20 @@ function script(schema: string, from: number, createsSchema: boolean): string {
       ...steps,
       `${TAKE_BACK_GRANTS};`,
       `${UNMUTE_OTHER};`,
+      `${FORMER_SETTINGS};`,
       "select set_config('bemi.reconciling', '', true);",
     ].join("\n\n"),
   );
 }
 
-const SETTINGS = "set local search_path = pg_catalog, pg_temp;\nset local client_min_messages = warning";
+const SETTINGS = `select set_config('bemi.former_path', current_setting('search_path'), true),
+  set_config('bemi.former_messages', current_setting('client_min_messages'), true);
+set local search_path = pg_catalog, pg_temp;
+set local client_min_messages = warning`;
+
+// A migration tool's transaction goes on.
+const FORMER_SETTINGS = `select set_config('search_path', current_setting('bemi.former_path'), true),
+  set_config('client_min_messages', current_setting('bemi.former_messages'), true)`;
 
 // Another Bemi's event trigger calls its procedure without a schema, which fails under this search path, and gives every
 // new table a row trigger, at the price of a lock on all tables there are. Where it is somebody else's, it is served.

@@ -2,7 +2,7 @@ import { connect } from "../database/connect.ts";
 import type { Database, DatabaseLike } from "../database/port.ts";
 import { SQLSTATE, sqlstateOf } from "../database/sqlstate.ts";
 import { BemiError, type BemiErrorCode } from "../errors.ts";
-import { DEFAULT_SCHEMA, quoteLiteral } from "../identifiers.ts";
+import { DEFAULT_SCHEMA } from "../identifiers.ts";
 import type { SchemaOptions } from "./install.ts";
 import { inSchema, requireInstalled } from "./schema.ts";
 
@@ -146,32 +146,6 @@ export async function trackAll(db: DatabaseLike, options: TrackOptions = {}): Pr
     [options.capture ?? null],
   );
   return plan;
-}
-
-/**
- * SQL that tracks tables, to follow {@linkcode installSql}; without names, every table and each new one.
- * From the Write-Ahead Log it makes the publication and the slot as well.
- */
-export function trackingSql(
-  tables: readonly string[] | undefined,
-  options: Required<Pick<TrackOptions, "capture">> & SchemaOptions,
-): string {
-  const { schema = DEFAULT_SCHEMA, capture = "trigger" } = options;
-  const slot = capture === "trigger" ? [] : [
-    'select "bemi".ensure_publication();',
-    `select pg_create_logical_replication_slot("bemi".slot_name(), 'pgoutput');`,
-  ];
-  const tracking = tables === undefined
-    ? [
-      `update "bemi".settings set track_all = true, capture = '${capture}';`,
-      'select "bemi".reconcile();',
-    ]
-    : [];
-  // A table may be called like the token.
-  const tracked = (tables ?? []).map((table) =>
-    `${inSchema(schema, 'select "bemi".track(')}${quoteLiteral(table)}, '{"capture": "${capture}"}');`
-  );
-  return `\n${[...slot, ...tracking].map((sql) => inSchema(schema, sql)).concat(tracked).join("\n")}\n`;
 }
 
 async function onTable(

@@ -1,0 +1,16 @@
+import type { Command } from "commander";
+import { rolesSql } from "../../install/mod.ts";
+import type { Io } from "../io.ts";
+
+export function addGenerateRoles(generate: Command, io: Io): void {
+  generate.command("roles")
+    .description("roles of least privilege: for the application, a reader and a worker")
+    .option("--schema <name>", "the schema that holds everything of Bemi's", "bemi")
+    .addHelpText(
+      "after",
+      `
+Example:
+  bemi generate roles | psql "$DATABASE_URL"`,
+    )
+    .action(({ schema }: { schema: string }) => io.out(rolesSql({ schema })));
+}
