@@ -6,7 +6,8 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import { statementContext } from "../context/statement-context.ts";
 import { warn } from "../context/warn.ts";
-import { SQLSTATE, sqlstateOf } from "../database/sqlstate.ts";
+import { refusesTransactions } from "./refuses-transactions.ts";
+import { replacing } from "./replacing.ts";
 import { statementKind } from "./statement-kind.ts";
 
 type AsyncMethod = (...args: never[]) => Promise<unknown>;
@@ -80,10 +81,7 @@ export function withBemi<D extends PgliteClient>(db: D, options: PgliteOptions =
         return await tx[method](sql, ...rest);
       });
     } catch (error) {
-      const state = sqlstateOf(error);
-      if (state !== SQLSTATE.activeSqlTransaction && state !== SQLSTATE.invalidTransactionTermination) {
-        throw error;
-      }
+      if (!refusesTransactions(error)) throw error;
       warn("a statement cannot run inside a transaction: it ran without its context");
       return await inner[method](sql, ...rest);
     }
@@ -165,15 +163,4 @@ function openTransaction(tx: Transaction): OpenTransaction {
     },
   };
   return open;
-}
-
-// A proxy rather than a copy: PGlite's classes have private fields.
-function replacing<T extends object>(target: T, replaced: object): T {
-  return new Proxy(target, {
-    get(_target, property) {
-      if (property in replaced) return Reflect.get(replaced, property) as unknown;
-      const value = Reflect.get(target, property, target) as unknown;
-      return typeof value === "function" ? value.bind(target) : value;
-    },
-  });
 }

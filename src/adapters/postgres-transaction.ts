@@ -1,9 +1,9 @@
 import { contextLiteralSql } from "../context/context-sql.ts";
 import { warn } from "../context/warn.ts";
-import { SQLSTATE, sqlstateOf } from "../database/sqlstate.ts";
 import { BemiError } from "../errors.ts";
 import type { Lane, QueryMaker } from "./postgres-lane.ts";
 import { type Handler, type Query, submit } from "./postgres-query.ts";
+import { refusesTransactions } from "./refuses-transactions.ts";
 
 export interface OwnTransaction {
   readonly context: string;
@@ -56,11 +56,6 @@ export function runInTransaction(query: Query, transaction: OwnTransaction): voi
 function send(lane: Lane, query: Query): Query {
   query.handler = lane.send;
   return submit(query);
-}
-
-export function refusesTransactions(error: unknown): boolean {
-  const state = sqlstateOf(error);
-  return state === SQLSTATE.activeSqlTransaction || state === SQLSTATE.invalidTransactionTermination;
 }
 
 /** Resolves to what went wrong with it, or `undefined`. */

@@ -17,7 +17,8 @@ import {
   submit,
 } from "./postgres-query.ts";
 import { type Lane, openLane, type QueryMaker } from "./postgres-lane.ts";
-import { intercept, refusesTransactions, runInTransaction } from "./postgres-transaction.ts";
+import { intercept, runInTransaction } from "./postgres-transaction.ts";
+import { refusesTransactions } from "./refuses-transactions.ts";
 import { type StatementKind, statementKind } from "./statement-kind.ts";
 
 /** What of a postgres.js `Sql` is replaced; everything else stays as it is. */
@@ -179,7 +180,13 @@ function wrapTransaction(tx: Sql, state: TransactionState = { sent: "" }): Sql {
 }
 
 /** A file's text is not known before the driver has read it: taken for a write. */
-const UNREAD: StatementKind = { writes: true, controls: false, rollsBack: true, leaves: undefined };
+const UNREAD: StatementKind = {
+  writes: true,
+  controls: false,
+  rollsBack: true,
+  leaves: undefined,
+  isSimple: true,
+};
 
 // The context goes ahead of a transaction's first statement, and again once it differs from what the session has:
 // because it changed, or because something was rolled back.

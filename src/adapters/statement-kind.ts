@@ -19,6 +19,9 @@ const BOUNDARY =
 // A function's body in SQL: its `end` ends no transaction.
 const FUNCTION_BODY = /\bbegin\s+atomic\b/i;
 
+// Several statements in one string, or rows that travel beside it.
+const SIMPLE = /;\s*[^;\s]|\bcopy\b/i;
+
 /** What a statement means for the context: whether it may change rows, and whether it steers the transaction itself. */
 export interface StatementKind {
   /** It holds a data-modifying keyword as a token. */
@@ -29,6 +32,8 @@ export interface StatementKind {
   readonly rollsBack: boolean;
   /** Whether a transaction is open behind it, where it says so. */
   readonly leaves: "open" | "closed" | undefined;
+  /** Only the simple query protocol can send it: several statements in one string, or COPY. */
+  readonly isSimple: boolean;
 }
 
 const MAX_KNOWN = 1000;
@@ -44,6 +49,7 @@ export function statementKind(sql: string): StatementKind {
     controls: CONTROL.test(words),
     rollsBack: ROLLBACK.test(words),
     leaves: leaves(words),
+    isSimple: SIMPLE.test(words),
   };
   // A text with inlined values is hardly seen twice, and may be long.
   if (sql.length <= 4096) {
