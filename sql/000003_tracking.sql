@@ -223,12 +223,21 @@ as $$
   select relation::regclass from family group by relation order by min(depth)
 $$;
 
+-- Whether a schema holds an installation, this or another: two that track each other would never come to an end.
+create function "bemi".is_installation(a_schema oid) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select exists (select from pg_class where relnamespace = a_schema and relname = 'tracked_tables')
+    and exists (select from pg_proc where pronamespace = a_schema and proname in ('refuse_rewrite', 'own_name') having count(distinct proname) = 2)
+$$;
+
 create function "bemi".refusal(a_relation regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select case
     when n.nspname = 'pg_catalog' or n.nspname = 'information_schema' or n.nspname like 'pg\_toast%' then 'it is a system catalog'
     when n.oid = '"bemi".changes'::regclass::oid or n.nspname = (select nspname from pg_namespace where oid = (select relnamespace from pg_class where oid = '"bemi".changes'::regclass)) then 'it belongs to the log itself'
+    when "bemi".is_installation(n.oid) then 'it belongs to another installation of Bemi'
     when c.relpersistence = 't' then 'it is temporary'
     when c.relkind = 'v' then 'it is a view: track the tables that it reads'
     when c.relkind = 'm' then 'it is a materialized view'
@@ -397,7 +406,8 @@ begin
       if "bemi".attach(v_relation) then
         return next v_relation;
       end if;
-    exception when object_not_in_prerequisite_state or feature_not_supported or lock_not_available then
+    exception when object_not_in_prerequisite_state or feature_not_supported or insufficient_privilege
+      or lock_not_available or deadlock_detected then
       raise warning 'bemi: % could not be tracked: %', v_relation, sqlerrm;
     end;
   end loop;
@@ -411,6 +421,10 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
   if current_setting('bemi.reconciling', true) = 'on' then
+    return;
+  end if;
+  -- An application may make temporary tables all day. (A DROP is not among these commands.)
+  if (select bool_and(schema_name = 'pg_temp') from pg_event_trigger_ddl_commands()) then
     return;
   end if;
   begin

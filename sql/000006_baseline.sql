@@ -33,12 +33,12 @@ declare
   v_oid text := a_relation::bigint::text;
   v_secret text := (select secret from "bemi".seal);
 begin
-  perform pg_logical_emit_message(true, '_bemi', convert_to('1' || string_agg("bemi".message_field(f.value), '' order by f.ordinality), 'UTF8'))
+  perform pg_logical_emit_message(true, '_bemi', convert_to('1' || string_agg("bemi".message_field(f.value), '' order by f.ordinality), "bemi".message_encoding()))
   from unnest(array[v_oid, v_oid, 'SNAPSHOT', '1', session_user, "bemi".current_role_name(), pg_backend_pid()::text,
     coalesce(current_setting('application_name', true), ''), '', coalesce(current_setting('bemi.context', true), ''), '', '',
     v_secret]) with ordinality as f (value, ordinality);
   perform pg_logical_emit_message(true, '_bemi', convert_to('2' || "bemi".message_field(v_oid) || "bemi".message_field(v_secret)
-    || "bemi".message_field(coalesce('+' || "bemi".key_of(r.image, a_keys), '')) || "bemi".message_field(r.image::text), 'UTF8'))
+    || "bemi".message_field(coalesce('+' || "bemi".key_of(r.image, a_keys), '')) || "bemi".message_field(r.image::text), "bemi".message_encoding()))
   from unnest(a_images) as r (image);
 end
 $$;

@@ -644,12 +644,21 @@ as $$
   select relation::regclass from family group by relation order by min(depth)
 $$;
 
+-- Whether a schema holds an installation, this or another: two that track each other would never come to an end.
+create function "bemi".is_installation(a_schema oid) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select exists (select from pg_class where relnamespace = a_schema and relname = 'tracked_tables')
+    and exists (select from pg_proc where pronamespace = a_schema and proname in ('refuse_rewrite', 'own_name') having count(distinct proname) = 2)
+$$;
+
 create function "bemi".refusal(a_relation regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select case
     when n.nspname = 'pg_catalog' or n.nspname = 'information_schema' or n.nspname like 'pg\\_toast%' then 'it is a system catalog'
     when n.oid = '"bemi".changes'::regclass::oid or n.nspname = (select nspname from pg_namespace where oid = (select relnamespace from pg_class where oid = '"bemi".changes'::regclass)) then 'it belongs to the log itself'
+    when "bemi".is_installation(n.oid) then 'it belongs to another installation of Bemi'
     when c.relpersistence = 't' then 'it is temporary'
     when c.relkind = 'v' then 'it is a view: track the tables that it reads'
     when c.relkind = 'm' then 'it is a materialized view'
@@ -818,7 +827,8 @@ begin
       if "bemi".attach(v_relation) then
         return next v_relation;
       end if;
-    exception when object_not_in_prerequisite_state or feature_not_supported or lock_not_available then
+    exception when object_not_in_prerequisite_state or feature_not_supported or insufficient_privilege
+      or lock_not_available or deadlock_detected then
       raise warning 'bemi: % could not be tracked: %', v_relation, sqlerrm;
     end;
   end loop;
@@ -832,6 +842,10 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
   if current_setting('bemi.reconciling', true) = 'on' then
+    return;
+  end if;
+  -- An application may make temporary tables all day. (A DROP is not among these commands.)
+  if (select bool_and(schema_name = 'pg_temp') from pg_event_trigger_ddl_commands()) then
     return;
   end if;
   begin
@@ -1250,12 +1264,20 @@ $$;
   { version: 5, name: "wal_capture", sql: `-- WAL capture: the application's write puts its context into the Write-Ahead Log, ahead of the rows that PostgreSQL
 -- writes there anyway. A worker decodes both.
 
+-- Messages are in UTF-8, whatever the database's encoding. Where that is unknown (SQL_ASCII) the bytes go as they are:
+-- to check them could fail the application's write.
+create function "bemi".message_encoding() returns name
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select case getdatabaseencoding() when 'SQL_ASCII' then 'SQL_ASCII' else 'UTF8' end::name
+$$;
+
 -- One field of a message: its length in bytes of UTF-8, a colon, the text. No separator can be forged.
 -- emit_context() writes this out for the common encodings: a call for each field would cost more than the message.
 create function "bemi".message_field(a_text text) returns text
-language sql immutable set search_path = pg_catalog, pg_temp
+language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select octet_length(convert_to(a_text, 'UTF8')) || ':' || a_text
+  select octet_length(convert_to(a_text, "bemi".message_encoding())) || ':' || a_text
 $$;
 
 -- The seal: a secret of the owner's in each message, without which the worker takes it for nobody's. Anybody may call
@@ -1307,7 +1329,6 @@ declare
   v_statement text := '';
   v_comment text;
   v_object text;
-  -- Of an unknown encoding (SQL_ASCII) the bytes go as they are.
   v_is_utf8 boolean := getdatabaseencoding() in ('UTF8', 'SQL_ASCII');
   v_user text := session_user;
   v_role text := coalesce(nullif(current_setting('role', true), 'none'), session_user);
@@ -1339,6 +1360,13 @@ begin
   if v_client <> '' then
     v_client := coalesce("bemi".parse_object(v_client) ->> 'x-bemi-context', '');
   end if;
+  if tg_nargs > 0 then
+    -- Held back until a row matches: a message makes a transaction that would need no commit in the WAL. Anybody can read
+    -- and write a setting: so neither the seal nor what only the database knows is in it.
+    perform set_config('bemi.held', (coalesce("bemi".parse_object(current_setting('bemi.held', true)), '{}')
+      || jsonb_build_object(v_root || tg_op, jsonb_build_array(v_statement, v_context, v_claims, v_client)))::text, true);
+    return null;
+  end if;
   if v_is_utf8 then
     v_message := '1'
       || octet_length(v_root) || ':' || v_root
@@ -1354,19 +1382,12 @@ begin
       || octet_length(v_claims) || ':' || v_claims
       || octet_length(v_client) || ':' || v_client
       || coalesce(octet_length(v_seal) || ':' || v_seal, '');
+    perform pg_logical_emit_message(true, '_bemi', v_message);
   else
     select '1' || string_agg("bemi".message_field(f.value), '' order by f.ordinality) into v_message
     from unnest(array[v_root, v_leaf, tg_op, v_depth::text, v_user, v_role, v_pid, v_application,
       v_statement, v_context, v_claims, v_client, v_seal]) with ordinality as f (value, ordinality)
     where f.value is not null;
-  end if;
-  if tg_nargs > 0 then
-    -- Held back until a row matches: a message makes a transaction that would need no commit in the WAL.
-    perform set_config('bemi.held', (coalesce(nullif(current_setting('bemi.held', true), ''), '{}')::jsonb
-      || jsonb_build_object(v_root || tg_op, v_message))::text, true);
-  elsif v_is_utf8 then
-    perform pg_logical_emit_message(true, '_bemi', v_message);
-  else
     perform pg_logical_emit_message(true, '_bemi', convert_to(v_message, 'UTF8'));
   end if;
   return null;
@@ -1378,12 +1399,19 @@ create function "bemi".emit_held() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_held jsonb := current_setting('bemi.held', true);
-  v_statement text := coalesce(pg_partition_root(tg_relid), tg_relid)::oid::bigint || tg_op;
+  v_held jsonb := coalesce("bemi".parse_object(current_setting('bemi.held', true)), '{}');
+  v_root text := coalesce(pg_partition_root(tg_relid), tg_relid)::oid::bigint::text;
+  v_said jsonb := v_held -> (v_root || tg_op);
 begin
-  if v_held ? v_statement then
-    perform pg_logical_emit_message(true, '_bemi', convert_to(v_held ->> v_statement, 'UTF8'));
-    perform set_config('bemi.held', coalesce(nullif((v_held - v_statement)::text, '{}'), ''), true);
+  if v_said is not null then
+    perform pg_logical_emit_message(true, '_bemi', convert_to('1' || string_agg("bemi".message_field(f.value), '' order by f.ordinality),
+      "bemi".message_encoding()))
+    from unnest(array[v_root, v_root, tg_op, pg_trigger_depth()::text, session_user, "bemi".current_role_name(), pg_backend_pid()::text,
+      coalesce(current_setting('application_name', true), ''), coalesce(v_said ->> 0, ''), coalesce(v_said ->> 1, ''),
+      coalesce(v_said ->> 2, ''), coalesce(v_said ->> 3, ''),
+      (select secret from "bemi".seal where sealed_by is not null)]) with ordinality as f (value, ordinality)
+    where f.value is not null;
+    perform set_config('bemi.held', coalesce(nullif((v_held - (v_root || tg_op))::text, '{}'), ''), true);
   end if;
   return case tg_op when 'DELETE' then old else new end;
 end
@@ -1622,12 +1650,12 @@ declare
   v_oid text := a_relation::bigint::text;
   v_secret text := (select secret from "bemi".seal);
 begin
-  perform pg_logical_emit_message(true, '_bemi', convert_to('1' || string_agg("bemi".message_field(f.value), '' order by f.ordinality), 'UTF8'))
+  perform pg_logical_emit_message(true, '_bemi', convert_to('1' || string_agg("bemi".message_field(f.value), '' order by f.ordinality), "bemi".message_encoding()))
   from unnest(array[v_oid, v_oid, 'SNAPSHOT', '1', session_user, "bemi".current_role_name(), pg_backend_pid()::text,
     coalesce(current_setting('application_name', true), ''), '', coalesce(current_setting('bemi.context', true), ''), '', '',
     v_secret]) with ordinality as f (value, ordinality);
   perform pg_logical_emit_message(true, '_bemi', convert_to('2' || "bemi".message_field(v_oid) || "bemi".message_field(v_secret)
-    || "bemi".message_field(coalesce('+' || "bemi".key_of(r.image, a_keys), '')) || "bemi".message_field(r.image::text), 'UTF8'))
+    || "bemi".message_field(coalesce('+' || "bemi".key_of(r.image, a_keys), '')) || "bemi".message_field(r.image::text), "bemi".message_encoding()))
   from unnest(a_images) as r (image);
 end
 $$;
