@@ -3,5 +3,6 @@ import type { Io } from "./io.ts";
 
 /** Colours a text, where the terminal shows colours and nobody asked for none. */
 export function paint(io: Io, style: Parameters<typeof styleText>[0], text: string): string {
-  return io.isColoured ? styleText(style, text) : text;
+  // What the terminal can show was asked when the process began.
+  return io.isColoured ? styleText(style, text, { validateStream: false }) : text;
 }

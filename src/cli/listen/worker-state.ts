@@ -1,3 +1,4 @@
+import { timeToLoss } from "../../install/mod.ts";
 import type { WorkerEvent } from "../../worker/mod.ts";
 
 /** How the worker is at it; `connecting` is also what it does after a fault. */
@@ -71,7 +72,7 @@ export function workerState(
     const [first = now] = looks;
     const seconds = (now.at - first.at) / 1000;
     const walRate = seconds > 0 ? Number(now.lsn - first.lsn) / seconds : undefined;
-    const safe = event.safe === undefined ? undefined : Math.max(0, Number(event.safe));
+    const safe = event.safe === undefined ? undefined : Number(event.safe);
     return {
       name: slotName,
       walStatus: event.walStatus,
@@ -129,11 +130,6 @@ export function workerState(
       state = { ...state, ...next(event) };
     },
   };
-}
-
-/** Seconds until so many bytes are written at a rate; `Infinity` where nothing is written. */
-export function timeToLoss(safe: number | undefined, rate: number | undefined): number | undefined {
-  return safe === undefined || rate === undefined ? undefined : rate > 0 ? safe / rate : Infinity;
 }
 
 export function lsnToBigint(lsn: string): bigint {
