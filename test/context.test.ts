@@ -2,7 +2,8 @@ import fc from "fast-check";
 import { afterEach, expect, test } from "vitest";
 import { currentContext, mergeContext, onWarning, withContext } from "../mod.ts";
 import { withLazyContext } from "../src/context/scope.ts";
-import { MAX_CONTEXT_BYTES, statementContext } from "../src/context/statement-context.ts";
+import { MAX_CONTEXT_BYTES } from "../src/context/context-text.ts";
+import { statementContext } from "../src/context/statement-context.ts";
 import { contextLiteralSql } from "../src/context/context-sql.ts";
 import { onEachDatabase } from "./support/databases.ts";
 

@@ -19,7 +19,7 @@ export interface ImportResult {
 /**
  * Takes over what another Bemi's worker recorded, with its ids and times, in one transaction that keeps that worker
  * from writing. What both recorded is taken once. A table `public.changes` then makes room for the view of that name,
- * which whoever could read the table can read.
+ * which whoever was granted to read the table can read.
  *
  * @param table as in SQL
  * @throws {BemiError} `table_missing`, `usage` where it is no log of Bemi's, `schema_missing`
@@ -107,6 +107,8 @@ const copySql = (table: string): string => `
   )
   select (select count(*) from imported)::text as imported, (select count(*) from theirs)::text as total`;
 
+// Who was let read the table can read the view: but for those who have every new table by default privileges, as a
+// host's API roles do, and where row security decided what they saw, which a view goes past.
 const SWITCH = `
   alter table public.changes rename to bemi_former_changes;
   select "bemi".ensure_view();
@@ -118,6 +120,9 @@ const SWITCH = `
       select distinct case g.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end
       from pg_class c, aclexplode(c.relacl) g
       where c.oid = 'public.bemi_former_changes'::regclass and g.grantee <> c.relowner and g.privilege_type = 'SELECT'
+        and not c.relrowsecurity
+        and not exists (select from pg_default_acl d, aclexplode(d.defaclacl) g2
+          where d.defaclobjtype = 'r' and d.defaclnamespace in (0, 'public'::regnamespace) and g2.grantee = g.grantee)
     loop
       execute format('grant select on public.changes to %s', v_grantee);
     end loop;
