@@ -20,7 +20,8 @@ create table "bemi".tracked_tables (
   former_identity_index regclass,
   -- Whether the identity in force is ours, and so to be taken back.
   has_full_identity boolean not null default false,
-  tracked_at timestamptz not null default now()
+  -- From when on every write is captured; set once the table is locked.
+  tracked_at timestamptz not null default '-infinity'
 );
 
 -- Asked once a statement: whether the statement's text may be kept.
@@ -192,6 +193,9 @@ begin
   where t.relation = a_relation and c.oid = a_relation
     and (t.row_level, t.key_columns, t.schema, t.name)
       is distinct from (v_row_level, "bemi".key_columns(t.root), n.nspname::text, c.relname::text);
+  if exists (select from "bemi".tracked_tables where relation = a_relation and root = a_relation) then
+    perform "bemi".remember(a_relation);
+  end if;
   return v_changed;
 end
 $$;
@@ -368,12 +372,23 @@ declare
   v_relation regclass;
 begin
   perform set_config('bemi.reconciling', 'on', true);
-  delete from "bemi".tracked_tables t
-  where not exists (select from pg_class c where c.oid = t.relation);
+  for v_relation in
+    delete from "bemi".tracked_tables t
+    where not exists (select from pg_class c where c.oid = t.relation)
+    returning case when t.root <> t.relation then t.root end
+  loop
+    perform "bemi".add_break(v_relation, 'a partition was dropped');
+  end loop;
   -- A detached partition is a table of its own.
-  update "bemi".tracked_tables t set root = t.relation
-  from pg_class c
-  where c.oid = t.relation and t.root <> t.relation and pg_partition_root(t.relation) is distinct from t.root;
+  for v_relation in
+    select distinct t.root from "bemi".tracked_tables t join pg_class c on c.oid = t.relation
+    where t.root <> t.relation and pg_partition_root(t.relation) is distinct from t.root
+  loop
+    perform "bemi".add_break(v_relation, 'a partition was detached');
+    update "bemi".tracked_tables t set root = t.relation, tracked_at = '-infinity'
+    from pg_class c
+    where c.oid = t.relation and t.root = v_relation and t.root <> t.relation and pg_partition_root(t.relation) is distinct from t.root;
+  end loop;
   for v_relation in
     select d.relation
     from "bemi".tracked_tables t, lateral "bemi".with_descendants(t.relation) as d (relation)
@@ -395,6 +410,10 @@ begin
     left join "bemi".tracked_tables parent on parent.relation = i.inhparent
     where c.oid = v_relation
     on conflict do nothing;
+    if not "bemi".is_blank(v_relation) then
+      perform "bemi".add_break(t.root, 'a partition was attached with its rows')
+      from "bemi".tracked_tables t where t.relation = v_relation and t.root <> v_relation;
+    end if;
     update "bemi".tracked_tables t
     set masked_numbers = coalesce((select array_agg(a.attnum) from pg_attribute a
       where a.attrelid = t.relation and a.attname = any (t.masked) and a.attnum > 0), '{}')
@@ -447,8 +466,8 @@ begin
   if v_name is null then
     v_name := 'bemi_reconcile_' || '"bemi".changes'::regclass::oid;
     execute format('create event trigger %I on ddl_command_end
-      when tag in (%L, %L, %L, %L, %L, %L, %L, %L) execute function "bemi".on_ddl()', v_name,
-      'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'ALTER TYPE', 'CREATE TRIGGER', 'DROP TRIGGER', 'CREATE FOREIGN TABLE');
+      when tag in (%L, %L, %L, %L, %L, %L, %L, %L, %L) execute function "bemi".on_ddl()', v_name,
+      'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'DROP TABLE', 'ALTER TYPE', 'CREATE TRIGGER', 'DROP TRIGGER', 'CREATE FOREIGN TABLE');
   end if;
   -- ALWAYS: session_replication_role = replica must not switch it off.
   execute format('alter event trigger %I enable always', v_name);
