@@ -32,6 +32,7 @@ const FLOORS: Readonly<Record<string, readonly string[]>> = {
   history: ["errors.ts", "identifiers.ts", "database", "install"],
   adapters: ["errors.ts", "context", "database"],
   middleware: ["errors.ts", "context"],
+  "bun.ts": ["adapters", "middleware"],
   worker: ["errors.ts", "identifiers.ts", "database", "install"],
   cli: [
     "errors.ts",

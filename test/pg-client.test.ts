@@ -5,7 +5,8 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { currentContext, mergeContext, onWarning, withContext } from "../mod.ts";
 import { withBemi } from "../src/adapters/pg.ts";
 import { install, track } from "./support/installation.ts";
-import { expectIsolation, type IsolationClient } from "./support/isolation.ts";
+import { expectIsolation } from "./support/isolation.ts";
+import type { RequestClient } from "./support/requests.ts";
 import { onEachServer, type TestDatabase } from "./support/databases.ts";
 import { seen, TODOS } from "./support/todos.ts";
 
@@ -415,7 +416,7 @@ onEachServer("withBemi for pg", (open) => {
   });
 });
 
-function isolationClient(pool: pg.Pool): IsolationClient {
+function isolationClient(pool: pg.Pool): RequestClient {
   const writer = (query: (text: string, values: string[]) => Promise<unknown>) => ({
     insert: (task: string) => query(INSERT, [task]),
     complete: (task: string) => query("update todos set is_completed = true where task = $1", [task]),

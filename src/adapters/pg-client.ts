@@ -15,6 +15,7 @@ import {
 import { refusesTransactions } from "./refuses-transactions.ts";
 import { replacing } from "./replacing.ts";
 import { type StatementKind, statementKind } from "./statement-kind.ts";
+import { contextAhead, type TransactionContext, UNKNOWN } from "./transaction-context.ts";
 
 /** A pg `Client`, loosely. */
 export interface RawClient {
@@ -26,14 +27,9 @@ export interface RawClient {
   connect(callback?: () => void): Promise<unknown> | undefined;
 }
 
-/** Differs from every context: whatever the session has, it is sent anew. */
-const UNKNOWN = "\u0000";
-
-interface State {
+interface State extends TransactionContext {
   /** As the server last said: idle, in a transaction block, in a failed one. */
   status: string;
-  /** The context that the open transaction has. */
-  sent: string;
   /** Queries made here, and not yet sent: they may still change `sent`. */
   waiting: number;
   unanswered: number;
@@ -155,17 +151,11 @@ function repeatBare(client: RawClient, query: Submittable): void {
   client.query(query);
 }
 
-// In a transaction the context goes ahead of the first statement, and again once it differs from what the session
-// has: because it changed, or because something was rolled back.
-function contextToSend(state: State, { kind, context = "", isWrite }: Statement): string | undefined {
-  if (state.status === "I") {
-    state.sent = "";
-    return isWrite ? context : undefined;
-  }
-  // A transaction that failed takes nothing but the rollback, and SET TRANSACTION has to come first.
-  if (state.status === "E" || context === state.sent || kind.controls && !kind.writes) return undefined;
-  state.sent = context;
-  return context;
+function contextToSend(state: State, { kind, context, isWrite }: Statement): string | undefined {
+  if (state.status === "E") return undefined;
+  if (state.status !== "I") return contextAhead(state, kind, () => context);
+  state.sent = "";
+  return isWrite ? context : undefined;
 }
 
 function follow(state: State, { rollsBack, leaves }: StatementKind): void {

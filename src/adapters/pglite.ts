@@ -9,6 +9,7 @@ import { warn } from "../context/warn.ts";
 import { refusesTransactions } from "./refuses-transactions.ts";
 import { replacing } from "./replacing.ts";
 import { statementKind } from "./statement-kind.ts";
+import { contextAhead, type TransactionContext, UNKNOWN } from "./transaction-context.ts";
 
 type AsyncMethod = (...args: never[]) => Promise<unknown>;
 
@@ -110,29 +111,17 @@ export function withBemi<D extends PgliteClient>(db: D, options: PgliteOptions =
   return wrapped;
 }
 
-/** Differs from every context: whatever the session has, it is sent anew. */
-const UNKNOWN = "\u0000";
-
-// In a transaction the context goes ahead of the first statement, and again once it differs from what the session
-// has: because it changed, or because something was rolled back.
 function openTransaction(tx: Transaction): OpenTransaction {
-  let sent = "";
+  const state: TransactionContext = { sent: "" };
   let savepoints = 0;
   const inContext = async (sql: string, statement: () => Promise<unknown>): Promise<unknown> => {
-    const context = statementContext() ?? "";
-    const { writes, controls, rollsBack } = statementKind(sql);
-    // A transaction that failed takes nothing but the rollback, and SET TRANSACTION has to come first.
-    if (context !== sent && (writes || !controls)) {
-      await tx.query(SET_CONTEXT, [context]);
-      sent = context;
-    }
+    const ahead = contextAhead(state, statementKind(sql), statementContext);
+    if (ahead !== undefined) await tx.query(SET_CONTEXT, [ahead]);
     try {
       return await statement();
     } catch (error) {
-      sent = UNKNOWN;
+      state.sent = UNKNOWN;
       throw error;
-    } finally {
-      if (rollsBack) sent = UNKNOWN;
     }
   };
   const replaced = {
@@ -157,7 +146,7 @@ function openTransaction(tx: Transaction): OpenTransaction {
         return result;
       } catch (error) {
         await tx.exec(`rollback to savepoint ${name}`);
-        sent = UNKNOWN;
+        state.sent = UNKNOWN;
         throw error;
       }
     },

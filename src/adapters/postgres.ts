@@ -20,6 +20,7 @@ import { type Lane, openLane, type QueryMaker } from "./postgres-lane.ts";
 import { intercept, runInTransaction } from "./postgres-transaction.ts";
 import { refusesTransactions } from "./refuses-transactions.ts";
 import { type StatementKind, statementKind } from "./statement-kind.ts";
+import { contextAhead, type TransactionContext, UNKNOWN } from "./transaction-context.ts";
 
 /** What of a postgres.js `Sql` is replaced; everything else stays as it is. */
 export interface PostgresClient {
@@ -148,14 +149,7 @@ function contextToSend(
   return context();
 }
 
-/** Differs from every context: whatever the session has, it is sent anew. */
-const UNKNOWN = "\u0000";
-
-interface TransactionState {
-  sent: string;
-}
-
-function wrapTransaction(tx: Sql, state: TransactionState = { sent: "" }): Sql {
+function wrapTransaction(tx: Sql, state: TransactionContext = { sent: "" }): Sql {
   const run: Run = (query, send, context, reopen) => {
     const kind = reopen ? UNREAD : statementKind(queryText(query));
     sendInTransaction(tx, state, kind, query, context);
@@ -188,29 +182,20 @@ const UNREAD: StatementKind = {
   isSimple: true,
 };
 
-// The context goes ahead of a transaction's first statement, and again once it differs from what the session has:
-// because it changed, or because something was rolled back.
 function sendInTransaction(
   sql: Sql,
-  state: TransactionState,
+  state: TransactionContext,
   kind: StatementKind,
   query: Query,
   context: () => string | undefined,
 ): void {
-  const { writes, controls, rollsBack } = kind;
-  // A transaction that failed takes nothing but the rollback, and SET TRANSACTION has to come first.
-  if (!query.onlyDescribe && (writes || !controls)) {
-    const text = context() ?? "";
-    if (text !== state.sent) {
-      submit(sql.unsafe(contextLiteralSql(text)));
-      state.sent = text;
-    }
-  }
-  if (rollsBack) state.sent = UNKNOWN;
+  if (query.onlyDescribe) return;
+  const ahead = contextAhead(state, kind, context);
+  if (ahead !== undefined) submit(sql.unsafe(contextLiteralSql(ahead)));
 }
 
 function wrapReserved(sql: Sql, all: boolean): Sql {
-  const state: TransactionState & { open: boolean } = { sent: "", open: false };
+  const state: TransactionContext & { open: boolean } = { sent: "", open: false };
   const run: Run = (query, send, context, reopen) => {
     const kind = reopen ? UNREAD : statementKind(queryText(query));
     if (state.open) {

@@ -1,6 +1,6 @@
 // Run by Bun: requests to a real Bun.serve, each answered with the context in force.
 import { currentContext, withContext } from "../../dist/mod.js";
-import { bemi } from "../../dist/src/middleware/bun.js";
+import { bemi } from "../../dist/src/bun.js";
 
 const pause = () => new Promise((done) => setTimeout(done, Math.random() * 5));
 const answer = async () => {
