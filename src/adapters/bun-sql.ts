@@ -205,7 +205,7 @@ function wrapReserved(sql: Sql, access: QueryAccess, all: boolean): Sql {
     } else {
       const context = kind.leaves ? undefined : contextToSend(asked, access, all);
       if (context !== undefined) {
-        return runInTransaction(asked, context, access, async () => ({ on: sql, release() {} }));
+        return runInTransaction(asked, context, access, () => Promise.resolve({ on: sql, release() {} }));
       }
     }
     if (kind.leaves) Object.assign(state, { isOpen: kind.leaves === "open", sent: "" });
