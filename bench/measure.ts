@@ -5,39 +5,62 @@ export interface Subject {
   run(): Promise<number>;
 }
 
+export interface CompareOptions {
+  readonly rounds?: number;
+  /** What a rate counts. */
+  readonly unit?: string;
+  /** Compare by time instead of by rate: 1.10 is a tenth more time than the baseline. */
+  readonly byTime?: boolean;
+}
+
+/** A subject beside the baseline, for the table in the README. */
+export interface Row {
+  readonly title: string;
+  readonly name: string;
+  readonly ratio: string;
+  readonly interval: string;
+  readonly rate: string;
+}
+
+/** What was compared so far. */
+export const rows: Row[] = [];
+
 /**
- * Times the subjects in turns, so that a busy machine slows all of them alike, and prints medians
- * beside the first, which is the baseline.
+ * Times the subjects in turns, so that a busy machine slows all of them alike. Prints each one's ratio to the first,
+ * the baseline of the same round: the median, the whole interval, then the median rate.
  */
 export async function compare(
   title: string,
   subjects: readonly Subject[],
-  { rounds = 5, unit = "rows/s" }: { rounds?: number; unit?: string } = {},
+  { rounds = 5, unit = "rows/s", byTime = false }: CompareOptions = {},
 ): Promise<void> {
-  const rates = new Map<string, number[]>(subjects.map((subject) => [subject.name, []]));
+  const rates = subjects.map((): number[] => []);
   for (let round = 0; round < rounds; round++) {
-    for (const subject of subjects) {
+    for (const [i, subject] of subjects.entries()) {
       await subject.prepare?.();
       const start = process.hrtime.bigint();
       const units = await subject.run();
-      rates.get(subject.name)?.push(units / (Number(process.hrtime.bigint() - start) / 1e9));
+      rates[i]?.push(units / (Number(process.hrtime.bigint() - start) / 1e9));
     }
   }
-  console.log(`\n${title} (median of ${rounds}, in turns)`);
+  const what = byTime ? "time beside the first" : "rate beside the first";
+  console.log(`\n${title} (${what}: median, lowest and highest of ${rounds} rounds)`);
   const width = Math.max(...subjects.map((subject) => subject.name.length));
-  const baseline = median(rates.get(subjects[0]?.name ?? "") ?? []);
-  for (const [name, values] of rates) {
-    const rate = median(values);
-    const spread = `${format(Math.min(...values))} to ${format(Math.max(...values))}`;
-    console.log(
-      `  ${name.padEnd(width)}  ${format(rate).padStart(10)} ${unit}  ${
-        (rate / baseline).toFixed(2)
-      }x  (${spread})`,
+  const baseline = rates[0] ?? [];
+  for (const [i, { name }] of subjects.entries()) {
+    const own = rates[i] ?? [];
+    const ratios = own.map((rate, round) =>
+      byTime ? (baseline[round] ?? 0) / rate : rate / (baseline[round] ?? 0)
     );
+    const ratio = median(ratios).toFixed(2);
+    const interval = `${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)}`;
+    const rate = `${format(median(own))} ${unit}`;
+    console.log(`  ${ratio} (${interval})  ${name.padEnd(width)}  ${rate}`);
+    rows.push({ title, name, ratio, interval, rate });
   }
 }
 
-function median(values: readonly number[]): number {
+export function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);
   const middle = sorted.length >> 1;
   return sorted.length % 2 ? sorted[middle] ?? 0 : ((sorted[middle - 1] ?? 0) + (sorted[middle] ?? 0)) / 2;
