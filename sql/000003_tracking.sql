@@ -24,8 +24,29 @@ create table "bemi".tracked_tables (
   tracked_at timestamptz not null default '-infinity'
 );
 
--- Asked once a statement: whether the statement's text may be kept.
-create index tracked_tables_masked on "bemi".tracked_tables (relation) where masked <> '{}';
+-- All that a context trigger has to look up, in one row, since it does so before every statement.
+create table "bemi".emission (
+  singleton boolean primary key default true check (singleton),
+  -- A statement's text may hold any column's value: once one table masks some, no text is kept.
+  omits_statements boolean not null,
+  -- The secret that messages in the Write-Ahead Log have, once they are sealed.
+  seal text
+);
+
+insert into "bemi".emission (omits_statements) values (false);
+
+create function "bemi".note_masks() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update "bemi".emission e set omits_statements = not e.omits_statements
+  where e.omits_statements <> exists (select from "bemi".tracked_tables where masked <> '{}');
+  return null;
+end
+$$;
+
+create trigger note_masks after insert or update or delete or truncate on "bemi".tracked_tables
+  for each statement execute function "bemi".note_masks();
 
 -- The columns of the primary key, in key order; none where there is no key.
 create function "bemi".key_columns(a_relation oid) returns text[]

@@ -53,8 +53,7 @@ begin
     v_frame.masked := "bemi".masked_columns(a_relation, v_tracked.masked, v_tracked.masked_numbers);
   end if;
   v_frame.is_strict := v_tracked.is_strict;
-  -- A statement's text may hold any column's value: once one table masks some, no text is kept.
-  if exists (select from "bemi".tracked_tables where masked <> '{}') then
+  if (select omits_statements from "bemi".emission) then
     v_frame.context := "bemi".current_context(null);
   else
     v_frame.context := "bemi".current_context(a_statement);

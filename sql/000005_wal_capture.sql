@@ -9,14 +9,6 @@ as $$
   select case getdatabaseencoding() when 'SQL_ASCII' then 'SQL_ASCII' else 'UTF8' end::name
 $$;
 
--- One field of a message: its length in bytes of UTF-8, a colon, the text. No separator can be forged.
--- emit_context() writes this out for the common encodings: a call for each field would cost more than the message.
-create function "bemi".message_field(a_text text) returns text
-language sql stable set search_path = pg_catalog, pg_temp
-as $$
-  select octet_length(convert_to(a_text, "bemi".message_encoding())) || ':' || a_text
-$$;
-
 -- The seal: a secret of the owner's in each message, without which the worker takes it for nobody's. Anybody may call
 -- pg_logical_emit_message, so without a seal anybody could say what only the database should. Messages that hold rows,
 -- those of a baseline, have it always.
@@ -37,6 +29,7 @@ language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
   update "bemi".seal set sealed_by = pg_current_xact_id() where sealed_by is null;
+  update "bemi".emission set seal = s.secret from "bemi".seal s where emission.seal is distinct from s.secret;
   perform "bemi".notify_worker();
   -- An LSN ahead of this cluster's came with a dump from another.
   update "bemi".seal set enforced_from = pg_current_wal_insert_lsn()
@@ -55,77 +48,77 @@ as $$
   select secret, enforced_from from "bemi".seal
 $$;
 
--- The version, then the fields, the database's own facts first. Nothing here may be NULL: one NULL and there is no message.
--- Runs before every statement on every tracked table: plain text, and no block that would need a subtransaction.
+-- A context message: the version, then a JSON array of texts, the database's own facts first. No text can pass for
+-- another, and none that is missing swallows the message.
+create function "bemi".emit_message(
+  a_root oid, a_leaf oid, a_operation text, a_statement text, a_context text, a_claims text, a_client text, a_seal text
+) returns void
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+  select pg_logical_emit_message(true, '_bemi', convert_to('1' || json_build_array(a_root, a_leaf, a_operation, pg_trigger_depth(),
+    session_user, current_setting('role', true), pg_backend_pid(), current_setting('application_name', true),
+    a_statement, a_context, a_claims, a_client, a_seal)::text, "bemi".message_encoding()))
+$$;
+
+-- What the application said of its statement: in the setting, in a comment behind the statement, in a header.
+create function "bemi".said(a_depth integer, out statement text, out context text, out claims text, out client text)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_comment text;
+  v_object text;
+begin
+  context := current_setting('bemi.context', true);
+  claims := current_setting('request.jwt.claims', true);
+  -- Of the request's headers only the one that is meant for Bemi: the others hold cookies and keys.
+  client := "bemi".parse_object(nullif(current_setting('request.headers', true), '')) ->> 'x-bemi-context';
+  if a_depth <= 1 then
+    statement := current_query();
+    if statement like '% Bemi*/%' then
+      v_comment := "bemi".comment_context(statement);
+      v_object := "bemi".comment_object(v_comment);
+      if v_object is not null then
+        statement := "bemi".without_comment(statement, v_comment);
+        context := coalesce(nullif(context, ''), v_object);
+      end if;
+    end if;
+    statement := case when not (select omits_statements from "bemi".emission) then left(statement, 1000) end;
+  end if;
+end
+$$;
+
+-- Runs before every statement on every tracked table, so it is one query and one condition: in PL/pgSQL each expression
+-- is prepared anew in each transaction, and a call of another function costs more than the message.
 create function "bemi".emit_context() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_depth integer := pg_trigger_depth();
-  v_context text := coalesce(current_setting('bemi.context', true), '');
-  v_statement text := '';
-  v_comment text;
-  v_object text;
-  v_is_utf8 boolean := getdatabaseencoding() in ('UTF8', 'SQL_ASCII');
-  v_user text := session_user;
-  v_role text := coalesce(nullif(current_setting('role', true), 'none'), session_user);
-  v_application text := coalesce(current_setting('application_name', true), '');
-  v_claims text := coalesce(current_setting('request.jwt.claims', true), '');
-  v_client text := coalesce(current_setting('request.headers', true), '');
-  v_pid text := pg_backend_pid()::text;
-  v_leaf text := tg_relid::bigint::text;
-  v_root text := coalesce(pg_partition_root(tg_relid), tg_relid)::oid::bigint::text;
-  v_is_masked boolean;
-  v_seal text;
-  v_message text;
+  v_lsn pg_lsn;
+  v_said record;
+  v_statement text;
 begin
-  select exists (select from "bemi".tracked_tables where masked <> '{}'), (select secret from "bemi".seal where sealed_by is not null)
-  into v_is_masked, v_seal;
-  if v_depth <= 1 then
-    v_statement := current_query();
-    if v_statement like '% Bemi*/%' then
-      v_comment := "bemi".comment_context(v_statement);
-      v_object := "bemi".comment_object(v_comment);
-      if v_object is not null then
-        v_statement := "bemi".without_comment(v_statement, v_comment);
-        v_context := case when v_context = '' then v_object else v_context end;
-      end if;
-    end if;
-    v_statement := case when v_is_masked then '' else left(v_statement, 1000) end;
-  end if;
-  -- Of the request's headers only the one that is meant for Bemi: the others hold cookies and keys.
-  if v_client <> '' then
-    v_client := coalesce("bemi".parse_object(v_client) ->> 'x-bemi-context', '');
-  end if;
-  if tg_nargs > 0 then
-    -- Held back until a row matches: a message makes a transaction that would need no commit in the WAL. Anybody can read
-    -- and write a setting: so neither the seal nor what only the database knows is in it.
-    perform set_config('bemi.held', (coalesce("bemi".parse_object(current_setting('bemi.held', true)), '{}')
-      || jsonb_build_object(v_root || tg_op, jsonb_build_array(v_statement, v_context, v_claims, v_client)))::text, true);
+  if tg_nargs = 0 and coalesce(current_setting('request.headers', true), '') = ''
+    and (pg_trigger_depth() > 1 or current_query() not like '% Bemi*/%')
+  then
+    -- As emit_message() has it.
+    select pg_logical_emit_message(true, '_bemi', convert_to('1' || json_build_array(pg_partition_root(tg_relid)::oid, tg_relid, tg_op,
+      pg_trigger_depth(), session_user, current_setting('role', true), pg_backend_pid(), current_setting('application_name', true),
+      case when not e.omits_statements and pg_trigger_depth() <= 1 then left(current_query(), 1000) end,
+      current_setting('bemi.context', true), current_setting('request.jwt.claims', true), null, e.seal)::text,
+      case getdatabaseencoding() when 'SQL_ASCII' then 'SQL_ASCII' else 'UTF8' end))
+    into v_lsn from "bemi".emission e;
     return null;
   end if;
-  if v_is_utf8 then
-    v_message := '1'
-      || octet_length(v_root) || ':' || v_root
-      || octet_length(v_leaf) || ':' || v_leaf
-      || octet_length(tg_op) || ':' || tg_op
-      || octet_length(v_depth::text) || ':' || v_depth::text
-      || octet_length(v_user) || ':' || v_user
-      || octet_length(v_role) || ':' || v_role
-      || octet_length(v_pid) || ':' || v_pid
-      || octet_length(v_application) || ':' || v_application
-      || octet_length(v_statement) || ':' || v_statement
-      || octet_length(v_context) || ':' || v_context
-      || octet_length(v_claims) || ':' || v_claims
-      || octet_length(v_client) || ':' || v_client
-      || coalesce(octet_length(v_seal) || ':' || v_seal, '');
-    perform pg_logical_emit_message(true, '_bemi', v_message);
+  v_said := "bemi".said(pg_trigger_depth());
+  if tg_nargs = 0 then
+    perform "bemi".emit_message(pg_partition_root(tg_relid), tg_relid, tg_op,
+      v_said.statement, v_said.context, v_said.claims, v_said.client, (select seal from "bemi".emission));
   else
-    select '1' || string_agg("bemi".message_field(f.value), '' order by f.ordinality) into v_message
-    from unnest(array[v_root, v_leaf, tg_op, v_depth::text, v_user, v_role, v_pid, v_application,
-      v_statement, v_context, v_claims, v_client, v_seal]) with ordinality as f (value, ordinality)
-    where f.value is not null;
-    perform pg_logical_emit_message(true, '_bemi', convert_to(v_message, 'UTF8'));
+    -- Held back until a row matches: a message makes a transaction that would need no commit in the WAL. Anybody can read
+    -- and write a setting: so neither the seal nor what only the database knows is in it.
+    v_statement := coalesce(pg_partition_root(tg_relid), tg_relid)::oid || tg_op;
+    perform set_config('bemi.held', (coalesce("bemi".parse_object(current_setting('bemi.held', true)), '{}')
+      || jsonb_build_object(v_statement, v_said))::text, true);
   end if;
   return null;
 end
@@ -137,17 +130,12 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_held jsonb := coalesce("bemi".parse_object(current_setting('bemi.held', true)), '{}');
-  v_root text := coalesce(pg_partition_root(tg_relid), tg_relid)::oid::bigint::text;
+  v_root oid := coalesce(pg_partition_root(tg_relid), tg_relid);
   v_said jsonb := v_held -> (v_root || tg_op);
 begin
   if v_said is not null then
-    perform pg_logical_emit_message(true, '_bemi', convert_to('1' || string_agg("bemi".message_field(f.value), '' order by f.ordinality),
-      "bemi".message_encoding()))
-    from unnest(array[v_root, v_root, tg_op, pg_trigger_depth()::text, session_user, "bemi".current_role_name(), pg_backend_pid()::text,
-      coalesce(current_setting('application_name', true), ''), coalesce(v_said ->> 0, ''), coalesce(v_said ->> 1, ''),
-      coalesce(v_said ->> 2, ''), coalesce(v_said ->> 3, ''),
-      (select secret from "bemi".seal where sealed_by is not null)]) with ordinality as f (value, ordinality)
-    where f.value is not null;
+    perform "bemi".emit_message(v_root, v_root, tg_op, v_said ->> 'statement', v_said ->> 'context',
+      v_said ->> 'claims', v_said ->> 'client', (select seal from "bemi".emission));
     perform set_config('bemi.held', coalesce(nullif((v_held - (v_root || tg_op))::text, '{}'), ''), true);
   end if;
   return case tg_op when 'DELETE' then old else new end;

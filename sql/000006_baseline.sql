@@ -24,21 +24,17 @@ exception when data_exception or program_limit_exceeded then
 end
 $$;
 
--- Puts images into the WAL, for the worker: a context message of the operation SNAPSHOT, then a message for each row.
--- Those begin with a 2, and hold the relation, the secret, the key with a + in front where there is one, and the image.
+-- Puts images into the WAL, for the worker: a context message of the operation SNAPSHOT, then a message for each row: a 2,
+-- and a JSON array of the relation, the secret, the key and the image, each as text.
 create function "bemi".emit_snapshots(a_relation oid, a_keys text[], a_images jsonb[]) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_oid text := a_relation::bigint::text;
   v_secret text := (select secret from "bemi".seal);
 begin
-  perform pg_logical_emit_message(true, '_bemi', convert_to('1' || string_agg("bemi".message_field(f.value), '' order by f.ordinality), "bemi".message_encoding()))
-  from unnest(array[v_oid, v_oid, 'SNAPSHOT', '1', session_user, "bemi".current_role_name(), pg_backend_pid()::text,
-    coalesce(current_setting('application_name', true), ''), '', coalesce(current_setting('bemi.context', true), ''), '', '',
-    v_secret]) with ordinality as f (value, ordinality);
-  perform pg_logical_emit_message(true, '_bemi', convert_to('2' || "bemi".message_field(v_oid) || "bemi".message_field(v_secret)
-    || "bemi".message_field(coalesce('+' || "bemi".key_of(r.image, a_keys), '')) || "bemi".message_field(r.image::text), "bemi".message_encoding()))
+  perform "bemi".emit_message(a_relation, a_relation, 'SNAPSHOT', null, current_setting('bemi.context', true), null, null, v_secret);
+  perform pg_logical_emit_message(true, '_bemi', convert_to('2' || json_build_array(a_relation, v_secret,
+    "bemi".key_of(r.image, a_keys), r.image::text)::text, "bemi".message_encoding()))
   from unnest(a_images) as r (image);
 end
 $$;

@@ -27,34 +27,21 @@ export interface SnapshotMessage {
 
 const OPERATIONS: readonly string[] = ["INSERT", "UPDATE", "DELETE", "TRUNCATE", "SNAPSHOT"];
 
-/** Reads a message of `emit_context()`; `undefined` for what is none, or of a version to come. */
+/** Reads a message of `emit_message()`; `undefined` for what is none, or of a version to come. */
 export function parseMessage(content: Buffer): ContextMessage | undefined {
-  const fields = splitFields(content, CONTEXT_VERSION);
+  const fields = readTexts(content, CONTEXT_VERSION);
   if (!fields || fields.length < 12) return undefined;
-  const [
-    root = "",
-    leaf = "",
-    operation = "",
-    ,
-    user,
-    role,
-    pid = "",
-    application,
-    statement,
-    context,
-    claims,
-    client,
-    seal,
-  ] = fields;
-  if (!/^\d{1,10}$/.test(root) || !OPERATIONS.includes(operation) || !/^\d{1,10}$/.test(pid)) {
+  const [root, leaf, operation, , user, role, pid, application, statement, context, claims, client, seal] =
+    fields;
+  if (!isNumber(leaf) || !isNumber(root ?? leaf) || !isNumber(pid) || !OPERATIONS.includes(operation ?? "")) {
     return undefined;
   }
   const db = `{"user": ${JSON.stringify(user)}, "role": ${
-    JSON.stringify(role)
-  }, "pid": ${pid}, "application_name": ${JSON.stringify(application)}`;
+    JSON.stringify(role && role !== "none" ? role : user)
+  }, "pid": ${pid}, "application_name": ${JSON.stringify(application ?? "")}`;
   return {
-    root: Number(root),
-    isLeaf: leaf !== root,
+    root: Number(root ?? leaf),
+    isLeaf: (root ?? leaf) !== leaf,
     operation: operation as ContextMessage["operation"],
     context: storedContext({ db, statement, context, claims, client }),
     seal,
@@ -63,11 +50,9 @@ export function parseMessage(content: Buffer): ContextMessage | undefined {
 
 /** Reads a message of `emit_snapshots()`; `undefined` for what is none. */
 export function parseSnapshot(content: Buffer): SnapshotMessage | undefined {
-  const fields = splitFields(content, SNAPSHOT_VERSION);
-  if (!fields || fields.length < 4) return undefined;
-  const [root = "", seal = "", key = "", image = ""] = fields;
-  if (!/^\d{1,10}$/.test(root)) return undefined;
-  return { root: Number(root), seal, key: key.startsWith("+") ? key.slice(1) : null, image };
+  const [root, seal, key, image] = readTexts(content, SNAPSHOT_VERSION) ?? [];
+  if (!isNumber(root) || seal === undefined || image === undefined) return undefined;
+  return { root: Number(root), seal, key: key ?? null, image };
 }
 
 /** Whether a message says that tables or types are other than they were. */
@@ -92,25 +77,23 @@ const CONTEXT_VERSION = 0x31;
 const SNAPSHOT_VERSION = 0x32;
 const NOTICE_VERSION = 0x33;
 
-/** One byte of version, then `<bytes>:<text>` for each field. */
-function splitFields(content: Buffer, version: number): string[] | undefined {
+/** One byte of version, then a JSON array of texts and whole numbers; `undefined` in it is NULL. */
+function readTexts(content: Buffer, version: number): (string | undefined)[] | undefined {
   if (content[0] !== version) return undefined;
-  const fields: string[] = [];
-  let at = 1;
-  while (at < content.length) {
-    let length = 0;
-    const start = at;
-    for (; at < content.length && content[at] !== 0x3a; at++) {
-      const digit = (content[at] as number) - 0x30;
-      if (digit < 0 || digit > 9 || at - start > 9) return undefined;
-      length = length * 10 + digit;
-    }
-    at++;
-    if (at === start + 1 || at + length > content.length) return undefined;
-    fields.push(content.toString("utf8", at, at + length));
-    at += length;
+  let values: unknown;
+  try {
+    values = JSON.parse(content.toString("utf8", 1));
+  } catch {
+    return undefined;
   }
-  return fields;
+  if (!Array.isArray(values)) return undefined;
+  return values.map((value: unknown) =>
+    typeof value === "string" ? value : Number.isSafeInteger(value) ? String(value) : undefined
+  );
+}
+
+function isNumber(text: string | undefined): boolean {
+  return text !== undefined && /^\d{1,10}$/.test(text);
 }
 
 interface Parts {
