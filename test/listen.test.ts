@@ -72,6 +72,9 @@ onEachServer("a worker that listens", (open, version) => {
     const { body } = await worker.get("/metrics");
     for (const name of METRICS) expect(body).toContain(`# TYPE ${name} `);
     expect(body).toContain("process_resident_memory_bytes");
+    for (const [, name, type] of body.matchAll(/^# TYPE (\w+) (\w+)$/gm)) {
+      expect([name, type === "counter"]).toEqual([name, name?.endsWith("_total")]);
+    }
     expect(body + worker.log()).not.toContain("private");
     expect(body + worker.log()).not.toContain("a/secret@of");
 

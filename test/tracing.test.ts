@@ -6,9 +6,11 @@ import {
   type ReadableSpan,
   SimpleSpanProcessor,
 } from "@opentelemetry/sdk-trace-base";
+import { spawnSync } from "node:child_process";
+import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { onEachServer } from "./support/databases.ts";
-import { BEMI, createSlot, install, poll, runWorker, track } from "./support/installation.ts";
+import { BEMI, createSlot, install, poll, runWorker, SCHEMA, track } from "./support/installation.ts";
 import { seen } from "./support/todos.ts";
 
 beforeAll(() => {
@@ -59,6 +61,29 @@ onEachServer("OpenTelemetry", (open) => {
       status,
     }));
     expect(JSON.stringify(told)).not.toContain("private");
+  });
+
+  test("the command line traces where the process was given an SDK", async () => {
+    await using database = await open();
+    await install(database.db);
+    await createSlot(database.db);
+    await database.port.execute("create table todos (id int primary key, task text)");
+    await track(database.db, "todos", { capture: "wal" });
+    await database.port.execute("insert into todos values (1, 'private')");
+    const run = (...node: string[]): string => {
+      const { stdout, stderr, status } = spawnSync(
+        process.execPath,
+        [...node, "dist/src/cli/bin-poll.js", "--once", "--schema", SCHEMA, "--database-url", database.url],
+        { cwd: fileURLToPath(new URL("../", import.meta.url)), encoding: "utf8" },
+      );
+      expect(status, stderr).toBe(0);
+      return stdout;
+    };
+    const spans = run("--import", "./test/runtimes/tracing.mjs");
+    expect(spans).toContain("@bemi/core bemi.peek");
+    expect(spans).toContain("@bemi/core bemi.write 1");
+    expect(spans).not.toContain("private");
+    expect(run()).toBe("");
   });
 
   test("a reconnection is a span, from the fault to the worker's being back", async () => {
