@@ -183,6 +183,7 @@ onEachServer("the command line", (open) => {
       create unlogged table sessions (id int primary key);
       create publication others for table people (id)`,
     );
+    bemi(["migrate"], env);
     const tracked = (): unknown[] =>
       (JSON.parse(bemi(["status", "--json"], env).stdout) as { tables: { table: string; capture: string }[] })
         .tables

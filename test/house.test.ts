@@ -6,6 +6,7 @@ import { dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 import { expect, test } from "vitest";
+import { VERSION } from "../src/cli/version.ts";
 // @ts-expect-error plain JavaScript, as it runs before anything is built
 import { installTools } from "./tools/install.mjs";
 
@@ -99,6 +100,7 @@ test("the two manifests name the same version, subpaths and packages", () => {
     imports: Record<string, string>;
   };
   expect(jsr.version).toBe(npm.version);
+  expect(VERSION).toBe(npm.version);
   expect(Object.keys(jsr.exports)).toEqual(
     Object.keys(npm.exports).filter((key) => key !== "./package.json"),
   );

@@ -1,5 +1,7 @@
+import type { Socket } from "node:net";
 import postgres from "postgres";
 import { BemiError } from "../errors.ts";
+import { openSocket } from "../worker/socket.ts";
 import type { Io } from "./io.ts";
 
 /** Where to connect: a URL, or postgres.js' options made of variables. */
@@ -25,11 +27,14 @@ export function connectionTarget(flag: string | undefined, env: Io["env"], name 
     });
   }
   // postgres.js reads libpq's variables by itself.
-  if (env.PGHOST ?? env.PGDATABASE ?? env.PGUSER ?? env.PGPORT) return {};
+  if (env.PGHOST ?? env.PGDATABASE ?? env.PGUSER ?? env.PGPORT) {
+    portOf("PGPORT", env.PGPORT);
+    return {};
+  }
   if (env.DB_HOST ?? env.DB_NAME) {
     return {
       host: env.DB_HOST ?? "127.0.0.1",
-      port: Number(env.DB_PORT ?? 5432),
+      port: portOf("DB_PORT", env.DB_PORT),
       database: env.DB_NAME ?? "postgres",
       username: env.DB_USER ?? "postgres",
       ...(env.DB_PASSWORD === undefined ? {} : { password: env.DB_PASSWORD }),
@@ -37,6 +42,14 @@ export function connectionTarget(flag: string | undefined, env: Io["env"], name 
   }
   throw new BemiError("usage", "Which database?", {
     hint: "Pass --database-url postgres://user:password@host:5432/database, or set DATABASE_URL.",
+  });
+}
+
+function portOf(name: string, text = "5432"): number {
+  const port = Number(text || 5432);
+  if (Number.isInteger(port) && port > 0 && port < 65536) return port;
+  throw new BemiError("usage", `${name} is no port`, {
+    hint: "Write a number from 1 to 65535, such as 5432.",
   });
 }
 
@@ -51,6 +64,7 @@ export async function withConnection<R>(
     max: 1,
     onnotice: () => {},
     connect_timeout: 15,
+    socket: openSocket as unknown as () => Promise<Socket>,
     connection: { application_name: "bemi" },
   };
   const sql = "url" in target ? postgres(target.url, options) : postgres({ ...target, ...options });

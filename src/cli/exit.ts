@@ -30,9 +30,25 @@ export function report(error: unknown, io: Io): number {
   }
   // PostgreSQL's messages may quote values, its code never does.
   const state = sqlstateOf(error);
-  io.err(`bemi: ${state ? `PostgreSQL refused a statement (SQLSTATE ${state})` : String(error)}\n`);
+  const [said, remedy] = EXPLAINED[state ?? ""] ?? ["PostgreSQL refused a statement"];
+  io.err(`bemi: ${state ? `${said} (SQLSTATE ${state})` : String(error)}\n${remedy ? `  ${remedy}\n` : ""}`);
   return EXIT.failure;
 }
+
+const EXPLAINED: Readonly<Record<string, readonly [said: string, remedy: string]>> = {
+  "25006": ["The server takes no writes", "It is a standby, or read-only: connect to the primary."],
+  "40P01": ["Another session's locks were in the way", "Run this again."],
+  "42501": [
+    "This role lacks a right",
+    "Run this as the owner of Bemi's schema. To read the log, bemi_reader is enough: see bemi generate roles.",
+  ],
+  "53100": ["The server's disk is full", "Make room there, then run this again."],
+  "55P03": [
+    "What this needs stayed locked by other sessions",
+    "Run this again when no long transaction is open: see pg_stat_activity.",
+  ],
+  "57014": ["The statement was cancelled", "If statement_timeout is set for this role, raise it."],
+};
 
 const REFUSALS: Readonly<Record<string, string>> = {
   "08001": "the server refused the connection",

@@ -14,6 +14,7 @@ import { addUninstall } from "./commands/uninstall.ts";
 import { addWorker } from "./commands/worker.ts";
 import { EXIT, report } from "./exit.ts";
 import type { Io } from "./io.ts";
+import { VERSION } from "./version.ts";
 
 const HELP = `
 Connection: --database-url, DATABASE_URL, PGHOST/PGPORT/PGDATABASE/PGUSER/PGPASSWORD,
@@ -28,7 +29,8 @@ export async function main(args: readonly string[], io: Io): Promise<number> {
     .exitOverride()
     .showHelpAfterError("(see --help)")
     .configureOutput({ writeOut: io.out, writeErr: io.err })
-    .helpCommand(false)
+    .version(VERSION, "-V, --version", "output the version")
+    .helpCommand("help [command]", "display help for command")
     .addHelpText("after", HELP);
   for (
     const add of [

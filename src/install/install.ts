@@ -39,8 +39,9 @@ export async function install(
     return await connect(db).transaction((tx) => migrate(tx, schema));
   } catch (error) {
     if (sqlstateOf(error) === SQLSTATE.insufficientPrivilege) {
-      throw new BemiError("privilege_missing", `This role may not create the schema "${schema}"`, {
-        hint: "Run this as the owner of the database, or: grant create on database … to the role.",
+      throw new BemiError("privilege_missing", `This role may not create or change the schema "${schema}"`, {
+        hint:
+          "Run this as its owner, or as the owner of the database; or: grant create on database … to the role.",
         cause: error,
       });
     }

@@ -3,6 +3,7 @@ import type { Database, DatabaseLike } from "../database/port.ts";
 import { SQLSTATE, sqlstateOf } from "../database/sqlstate.ts";
 import { BemiError, type BemiErrorCode } from "../errors.ts";
 import { DEFAULT_SCHEMA } from "../identifiers.ts";
+import { mostSimilar } from "../similar.ts";
 import type { SchemaOptions } from "./install.ts";
 import { inSchema, requireInstalled } from "./schema.ts";
 
@@ -69,8 +70,9 @@ export async function untrack(
 export interface PlannedTable {
   /** As in SQL, with its schema. */
   readonly table: string;
-  /** `undefined` where it stays as it is. */
-  readonly capture: "trigger" | "wal" | undefined;
+  readonly capture: "trigger" | "wal";
+  /** How it is captured until now, where that changes. */
+  readonly former: "trigger" | "wal" | undefined;
   /** Why it cannot be captured from the Write-Ahead Log as wished, if so. */
   readonly reason: string | undefined;
 }
@@ -109,11 +111,16 @@ export async function planTracking(
   }
   const impossible = names && capture === "wal" && found.find(({ reason }) => reason !== null);
   if (impossible) throw notFromWal(impossible);
-  return found.map(({ name, reason }) =>
-    capture === "wal" && reason !== null
-      ? { table: name, capture: "trigger", reason }
-      : { table: name, capture, reason: undefined }
-  );
+  return found.map(({ name, reason, current, usual }) => {
+    const wanted = capture ?? current ?? usual;
+    const possible = wanted === "wal" && reason !== null ? "trigger" : wanted;
+    return {
+      table: name,
+      capture: possible,
+      former: current === null || current === possible ? undefined : current,
+      reason: possible === wanted ? undefined : reason ?? undefined,
+    };
+  });
 }
 
 interface Candidate {
@@ -121,11 +128,15 @@ interface Candidate {
   readonly refusal: string | null;
   readonly reason: string | null;
   readonly owned: boolean;
+  readonly current: "trigger" | "wal" | null;
+  /** What tables that come to be tracked by themselves are captured by. */
+  readonly usual: "trigger" | "wal";
 }
 
 const CANDIDATES = `select format('%I.%I', n.nspname, c.relname) as name, "bemi".refusal(c.oid) as refusal,
-    "bemi".wal_refusal(c.oid) as reason, pg_has_role(session_user, c.relowner, 'usage') as owned
-  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    "bemi".wal_refusal(c.oid) as reason, pg_has_role(session_user, c.relowner, 'usage') as owned,
+    t.capture as current, (select capture from "bemi".settings) as usual
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace left join "bemi".tracked_tables t on t.relation = c.oid
   where case when $1::text is null then c.oid in (select "bemi".all_tables())
     else $1::text::jsonb ? format('%I.%I', n.nspname, c.relname) end
   order by 1`;
@@ -194,16 +205,33 @@ export async function resolve(db: Database, table: string): Promise<string> {
     name = row?.name;
   } catch (error) {
     // A name that is no identifier at all, such as `a.b.c.d` or an unclosed quote.
-    throw missing(table, error);
+    throw missing(table, undefined, error);
   }
-  if (!name) throw missing(table);
+  if (!name) throw missing(table, await nearest(db, table));
   return name;
 }
 
-function missing(table: string, cause?: unknown): BemiError {
+/** A table whose name looks like one that is not there, written as in SQL. */
+async function nearest(db: Database, table: string): Promise<string | undefined> {
+  const rows = await db.query<{ name: string; written: string }>(
+    `select case when pg_table_is_visible(c.oid) then c.relname else n.nspname || '.' || c.relname end as name,
+      c.oid::regclass::text as written
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where c.relkind in ('r', 'p', 'f') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema' limit 10000`,
+  );
+  const name = mostSimilar(table, rows.map((row) => row.name));
+  // In another schema than those of the search path the bare name is enough of a likeness.
+  return rows.find((row) => row.name === name)?.written ??
+    rows.find((row) => row.name.endsWith(`.${table.toLowerCase()}`))?.written;
+}
+
+function missing(table: string, meant: string | undefined, cause?: unknown): BemiError {
   return new BemiError("table_missing", `There is no table ${table}`, {
     hint:
-      "Write it as in SQL, with its schema if that is not in the search path, and in double quotes where needed.",
+      `${
+        meant === undefined ? "" : `Did you mean ${meant}? `
+      }Write it as in SQL, with its schema if that is not ` +
+      "in the search path, and in double quotes where needed.",
     cause,
   });
 }

@@ -40,6 +40,11 @@ function opened(socket: Socket): Promise<Socket> {
     socket.once("connect", () => {
       clearTimeout(timer);
       socket.removeListener("error", fail);
+      // A proxy with no server behind it hangs up at once; the driver takes that for no error, and would call for ever.
+      socket.once("end", () => {
+        if (socket.bytesRead > 0) return;
+        socket.destroy(Object.assign(new Error("The server hung up"), { code: "CONNECTION_CLOSED" }));
+      });
       done(socket);
     });
   });

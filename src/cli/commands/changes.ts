@@ -1,7 +1,10 @@
 import type { Command } from "commander";
 import { type Change, changesJson, type Operation, OPERATIONS } from "../../history/mod.ts";
+import { sqlstateOf } from "../../database/sqlstate.ts";
+import { BemiError } from "../../errors.ts";
 import { withConnection } from "../connection.ts";
 import type { Io } from "../io.ts";
+import { requireKnownTable } from "../known-table.ts";
 import {
   type ConnectionOptions,
   jsonObject,
@@ -42,13 +45,22 @@ Examples:
     .action(async (table: string | undefined, key: string | undefined, options: Options) => {
       const { databaseUrl, json, ...filter } = options;
       const limit = options.limit ?? (json ? undefined : 100);
-      const lines = await withConnection(
-        databaseUrl,
-        io,
-        (sql) => changesJson(sql, { ...filter, table, key, limit }),
-      );
+      const lines = await withConnection(databaseUrl, io, async (sql) => {
+        const found = await changesJson(sql, { ...filter, table, key, limit }).catch(explainTime);
+        if (found.length === 0 && table !== undefined) await requireKnownTable(sql, filter.schema, table);
+        return found;
+      });
       io.out(json ? lines.map((line) => `${line}\n`).join("") : changesTable(lines));
     });
+}
+
+/** What looks like a time, and is none to the server: another time zone, an hour of 25. */
+function explainTime(error: unknown): never {
+  if (!/^220(?:07|08|23)$/.test(sqlstateOf(error) ?? "")) throw error;
+  throw new BemiError("usage", "--since or --until is no time that PostgreSQL knows", {
+    hint: "Write a time such as 2026-11-01 or '2026-11-01 12:00:00+00'.",
+    cause: error,
+  });
 }
 
 const COLUMNS = ["primary_key", "table", "operation", "before", "after", "context", "committed_at"] as const;

@@ -12,13 +12,14 @@ import {
   trackAll,
 } from "../../install/mod.ts";
 import { createSlot } from "../../worker/mod.ts";
+import { requireLogical } from "../../worker/source.ts";
 import { withConnection } from "../connection.ts";
 import type { Io } from "../io.ts";
 import { type ConnectionOptions, withConnectionOptions } from "../options.ts";
 
 interface Options extends ConnectionOptions {
   readonly all?: true;
-  readonly capture: "trigger" | "wal";
+  readonly capture?: "trigger" | "wal";
   readonly seal?: true;
   readonly dryRun?: true;
 }
@@ -29,8 +30,10 @@ export function addInit(program: Command, io: Io): void {
     .argument("[table...]", "tables to track, written as in SQL")
     .option("--all", "track every table, and from now on each new one")
     .addOption(
-      new Option("--capture <path>", "by triggers, or by a worker from the Write-Ahead Log")
-        .choices(["trigger", "wal"]).default("trigger"),
+      new Option(
+        "--capture <path>",
+        "by triggers, or by a worker from the Write-Ahead Log (default: as before, at first by triggers)",
+      ).choices(["trigger", "wal"]),
     )
     .option("--seal", "let no role but the owner forge who did it, where the Write-Ahead Log is read")
     .option("--dry-run", "say what would be done, and do nothing")
@@ -52,7 +55,9 @@ Examples:
 
 async function init(sql: postgres.Sql, tables: readonly string[], options: Options, io: Io): Promise<void> {
   const { schema, capture } = options;
-  if (options.dryRun) return io.out(await dryRun(sql, tables, options));
+  // Whatever can be known to be wrong is found before anything is there.
+  const steps = await dryRun(sql, tables, options);
+  if (options.dryRun) return io.out(steps);
   const { from, to } = await install(sql, { schema });
   io.err(
     from === to
@@ -85,7 +90,9 @@ async function init(sql: postgres.Sql, tables: readonly string[], options: Optio
   io.err(
     tracked.length === 0
       ? "Nothing is tracked yet. Next: bemi track <table>, or bemi init --all\n"
-      : `Next: change something, then: ${capture === "wal" ? "bemi worker --once, and " : ""}bemi changes\n`,
+      : `Next: change something, then: ${
+        tracked.some((table) => table.capture === "wal") ? "bemi worker --once, and " : ""
+      }bemi changes\n`,
   );
 }
 
@@ -98,8 +105,10 @@ async function planned(
   return await planTracking(sql, all ? undefined : tables, { schema, capture });
 }
 
-function said(verb: string, { table, capture, reason }: PlannedTable): string {
-  return `${verb} ${table}${reason === undefined ? "" : ` by ${capture}s, as ${reason}`}`;
+function said(verb: string, { table, capture, former, reason }: PlannedTable): string {
+  if (reason !== undefined) return `${verb} ${table} by triggers, as ${reason}`;
+  if (former === undefined) return `${verb} ${table}`;
+  return `${verb} ${table} ${capture === "wal" ? "from the Write-Ahead Log" : "by triggers"} from now on`;
 }
 
 // A slot keeps WAL for a worker that is down: without a limit until the disk is full.
@@ -124,6 +133,9 @@ async function dryRun(sql: postgres.Sql, tables: readonly string[], options: Opt
     else if (from < to) lines.push(`upgrade schema "${schema}" from version ${from} to ${to}`);
     const plan = await planned(tx, tables, options);
     if (capture === "wal") {
+      const [server] = await tx<{ wal_level: string; version: string }[]>`
+        select current_setting('wal_level') as wal_level, version() as version`;
+      requireLogical(server?.wal_level, server?.version);
       lines.push("create the publication and the replication slot where they are missing");
     }
     lines.push(...plan.map((step) => said("track", step)));

@@ -1,5 +1,6 @@
 import { type Command, Option } from "commander";
 import { baseline, track, untrack } from "../../install/mod.ts";
+import { inSchema } from "../../install/schema.ts";
 import { withConnection } from "../connection.ts";
 import type { Io } from "../io.ts";
 import { type ConnectionOptions, list, withConnectionOptions } from "../options.ts";
@@ -56,8 +57,12 @@ export function addUntrack(program: Command, io: Io): void {
     .action(async (tables: string[], { databaseUrl, schema }: ConnectionOptions) => {
       await withConnection(databaseUrl, io, async (sql) => {
         for (const table of tables) {
+          const [known] = await sql.unsafe(
+            inSchema(schema, 'select from "bemi".tracked_tables where relation = to_regclass($1)'),
+            [table],
+          ).catch(() => [undefined]);
           await untrack(sql, table, { schema });
-          io.err(`No longer tracking ${table}\n`);
+          io.err(known ? `No longer tracking ${table}\n` : `${table} was not tracked\n`);
         }
       });
     });
