@@ -7,6 +7,6 @@ import { addGenerateRoles } from "./generate-roles.ts";
 export function addGenerate(program: Command, io: Io): void {
   const generate = program.command("generate").description(
     "print SQL to run by other means, and what operators need",
-  );
+  ).addHelpText("after", "\nExamples:\n  bemi generate sql --all | psql\n  bemi generate roles");
   for (const add of [addGenerateMigrations, addGenerateRoles, addGenerateOperations]) add(generate, io);
 }
