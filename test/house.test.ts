@@ -26,10 +26,11 @@ function imports(file: string): { from: string; typeOnly: boolean }[] {
 const FLOORS: Readonly<Record<string, readonly string[]>> = {
   "errors.ts": [],
   "identifiers.ts": ["errors.ts"],
+  "similar.ts": [],
   generated: [],
   context: ["errors.ts"],
   database: ["errors.ts", "identifiers.ts"],
-  install: ["errors.ts", "identifiers.ts", "generated", "database"],
+  install: ["errors.ts", "identifiers.ts", "similar.ts", "generated", "database"],
   history: ["errors.ts", "identifiers.ts", "database", "install"],
   adapters: ["errors.ts", "context", "database"],
   middleware: ["errors.ts", "context"],
@@ -38,6 +39,7 @@ const FLOORS: Readonly<Record<string, readonly string[]>> = {
   cli: [
     "errors.ts",
     "identifiers.ts",
+    "similar.ts",
     "context",
     "database",
     "install",
