@@ -20,8 +20,10 @@ create table "bemi".sources (
   timeline integer not null,
   database text not null,
   capture text not null check (capture in ('wal', 'trigger')),
+  -- A server that was set back to a copy of its files writes other WAL under the same LSNs.
+  incarnation integer not null default 0,
   created_at timestamptz not null default clock_timestamp(),
-  unique (system_identifier, timeline, database, capture)
+  unique (system_identifier, timeline, database, capture, incarnation)
 );
 
 -- Steps of 1024 leave room to put a change that PostgreSQL reports late in front of the one that followed it.
@@ -211,7 +213,8 @@ declare
 begin
   loop
     select id into v_id from "bemi".sources
-    where system_identifier = a_system and timeline = a_timeline and database = a_database and capture = a_capture;
+    where system_identifier = a_system and timeline = a_timeline and database = a_database and capture = a_capture
+    order by incarnation desc limit 1;
     if found then
       return v_id;
     end if;

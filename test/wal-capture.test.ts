@@ -430,7 +430,8 @@ onEachServer("capture from the WAL", (open) => {
     await database.port.query("select pg_drop_replication_slot($1::text)", [slot]);
     await database.port.query(`select ${BEMI}.reconcile()`);
     await expect(catchUp(database)).rejects.toMatchObject({
-      message: expect.stringMatching(/no replication slot/),
+      code: "gap",
+      hint: expect.stringMatching(/bemi worker --recreate-slot/),
     });
     await createSlot(database.db);
     await database.port.execute("insert into todos (task) values ('c')");

@@ -9,7 +9,9 @@ with log as (
 ), definers (signature) as (values
   ('emit_context()'), ('emit_held()'), ('baseline(regclass, integer)'), ('capture_insert()'), ('capture_update()'), ('capture_delete()'), ('capture_truncate()'),
   ('capture_row()'), ('begin_statement()'), ('end_statement()'), ('open_frame(oid, text)'), ('reconcile()'), ('on_ddl()'),
-  ('maintain()'), ('write_or_set_aside(uuid, text)'), ('register_source(text, integer, text, text)')
+  ('maintain()'), ('write_or_set_aside(uuid, text)'), ('register_source(text, integer, text, text)'),
+  ('find_checkpoint(text, integer, text)'),
+  ('open_checkpoint(text, integer, text, text, bigint, pg_lsn, pg_lsn, pg_lsn, boolean, text)')
 ), grants as (
   select c.oid, c.oid::regclass as relation, c.relkind, g.grantee, g.privilege_type,
     case g.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end as grantee_name,
@@ -101,6 +103,14 @@ select 'warning', 'set-aside', '"bemi".set_aside',
   'select "bemi".retry_set_aside();'
 from "bemi".set_aside
 having count(*) > 0
+union all
+select 'error', 'gap', format('%s..%s', g.from_lsn, g.to_lsn),
+  format('WAL was lost before it was read (%s), found %s: what changed since %s is missing', g.reason,
+    to_char(g.detected_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI'),
+    coalesce(to_char(g.from_time at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), 'then')),
+  'bemi reconcile'
+from "bemi".gaps g
+where g.reconciled_at is null
 union all
 select 'warning', 'view-missing', 'public.changes',
   'the view under which Bemi''s documentation and readers know the log is missing',

@@ -2,13 +2,14 @@ import { BemiError, type BemiErrorCode } from "../errors.ts";
 import { sqlstateOf } from "../database/sqlstate.ts";
 import type { Io } from "./io.ts";
 
-export const EXIT = { ok: 0, failure: 1, usage: 2, connection: 3, schema: 4 } as const;
+export const EXIT = { ok: 0, failure: 1, usage: 2, connection: 3, schema: 4, gap: 5 } as const;
 
 const CODES: Partial<Record<BemiErrorCode, number>> = {
   usage: EXIT.usage,
   invalid_name: EXIT.usage,
   table_missing: EXIT.usage,
   connection_failed: EXIT.connection,
+  gap: EXIT.gap,
   schema_missing: EXIT.schema,
   schema_incompatible: EXIT.schema,
 };

@@ -12,6 +12,8 @@ export const SQLSTATE = {
   lockNotAvailable: "55P03",
   objectInUse: "55006",
   programLimitExceeded: "54000",
+  queryCanceled: "57014",
+  readOnlyTransaction: "25006",
   objectNotInPrerequisiteState: "55000",
   undefinedColumn: "42703",
   undefinedFunction: "42883",

@@ -30,8 +30,10 @@ create table "bemi".sources (
   timeline integer not null,
   database text not null,
   capture text not null check (capture in ('wal', 'trigger')),
+  -- A server that was set back to a copy of its files writes other WAL under the same LSNs.
+  incarnation integer not null default 0,
   created_at timestamptz not null default clock_timestamp(),
-  unique (system_identifier, timeline, database, capture)
+  unique (system_identifier, timeline, database, capture, incarnation)
 );
 
 -- Steps of 1024 leave room to put a change that PostgreSQL reports late in front of the one that followed it.
@@ -221,7 +223,8 @@ declare
 begin
   loop
     select id into v_id from "bemi".sources
-    where system_identifier = a_system and timeline = a_timeline and database = a_database and capture = a_capture;
+    where system_identifier = a_system and timeline = a_timeline and database = a_database and capture = a_capture
+    order by incarnation desc limit 1;
     if found then
       return v_id;
     end if;
@@ -1589,17 +1592,112 @@ create table "bemi".checkpoints (
   end_lsn pg_lsn not null default '0/0',
   -- The publication that was read: another of its name does not hold what was changed before it was made.
   publication bigint,
+  -- How long the worker's last heartbeat took through the WAL, in milliseconds, and when it came back.
+  heartbeat_ms integer,
+  heartbeat_at timestamptz,
   updated_at timestamptz not null default clock_timestamp()
 );
 
--- Where WAL was lost, so that the log is silent about a stretch of time.
+-- Where WAL was lost, so that the log is silent about a stretch of time: from where reading ended to where it began
+-- again. After a failover or a restore that is another source, whose LSNs are not comparable.
 create table "bemi".gaps (
+  id integer generated always as identity primary key,
   source_id integer not null references "bemi".sources,
   from_lsn pg_lsn not null,
+  to_source_id integer not null references "bemi".sources,
   to_lsn pg_lsn not null,
   reason text not null,
-  detected_at timestamptz not null default clock_timestamp()
+  -- The last checkpoint before it.
+  from_time timestamptz,
+  detected_at timestamptz not null default clock_timestamp(),
+  -- When the tracked tables were compared with the log, and what differed was put into it.
+  reconciled_at timestamptz
 );
+
+-- The checkpoint that a source goes on from: its own, else that of the same database before a failover, or, where the
+-- log is in the database itself and came here with it, before a restore.
+create function "bemi".find_checkpoint(a_system text, a_timeline integer, a_database text,
+  out source_id integer, out commit_lsn pg_lsn, out end_lsn pg_lsn, out publication bigint, out slot text,
+  out updated_at timestamptz, out timeline integer, out is_own boolean, out is_same_system boolean)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+  select c.source_id, c.commit_lsn, c.end_lsn, c.publication, c.slot, c.updated_at, s.timeline,
+    f.is_same_system and s.timeline = a_timeline, f.is_same_system
+  from "bemi".checkpoints c join "bemi".sources s on s.id = c.source_id,
+    lateral (select s.system_identifier = a_system as is_same_system) as f
+  where s.capture = 'wal' and s.database = a_database
+    and (f.is_same_system or a_database = current_database() and a_system = (select system_identifier from "bemi".this_cluster()))
+  order by f.is_same_system and s.timeline = a_timeline desc, s.incarnation desc, c.updated_at desc
+  limit 1
+$$;
+
+-- Where reading begins, agreed on by all workers: makes the checkpoint of a source where it has none, and records the
+-- gap where the slot, or the publication, does not go back to where reading ended. What a worker knows of the source:
+-- a_confirmed, where its slot begins; a_flushed, where its WAL ends; a_fork, where its timeline left the former one.
+create function "bemi".open_checkpoint(a_system text, a_timeline integer, a_database text, a_slot text, a_publication bigint,
+  a_confirmed pg_lsn, a_flushed pg_lsn, a_fork pg_lsn, a_is_reset boolean, a_reason text,
+  out source_id integer, out incarnation integer, out gap_from pg_lsn, out gap_to pg_lsn, out gap_reason text)
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_known record;
+  -- Up to where the log has what this source has had.
+  v_read pg_lsn;
+  v_commit pg_lsn := '0/0';
+begin
+  lock table "bemi".gaps in share row exclusive mode;
+  select * into v_known from "bemi".find_checkpoint(a_system, a_timeline, a_database);
+  source_id := "bemi".register_source(a_system, a_timeline, a_database, 'wal');
+  if a_is_reset then
+    insert into "bemi".sources (system_identifier, timeline, database, capture, incarnation)
+    select a_system, a_timeline, a_database, 'wal', s.incarnation + 1 from "bemi".sources s where s.id = source_id
+    returning id into source_id;
+  end if;
+  select s.incarnation into incarnation from "bemi".sources s where s.id = source_id;
+
+  if v_known.source_id is null then
+    v_read := a_confirmed;
+  elsif v_known.source_id = source_id then
+    v_read := v_known.end_lsn;
+    v_commit := v_known.commit_lsn;
+    if v_known.publication <> a_publication then
+      gap_reason := 'the publication was made anew';
+      gap_to := a_flushed;
+    end if;
+  elsif v_known.is_same_system and a_fork is not null and not a_is_reset then
+    -- A promoted server has the history of the former one up to the fork.
+    v_read := least(v_known.end_lsn, a_fork);
+    v_commit := least(v_known.commit_lsn, a_fork);
+    if v_known.commit_lsn >= a_fork then
+      insert into "bemi".gaps (source_id, from_lsn, to_source_id, to_lsn, reason, from_time)
+      values (v_known.source_id, a_fork, v_known.source_id, v_known.end_lsn,
+        'the log holds what the promoted server had not received', v_known.updated_at);
+      gap_from := a_fork;
+    end if;
+  else
+    gap_reason := coalesce(a_reason, case when v_known.is_same_system then 'another timeline: after a failover or a restore'
+      else 'another server: after a restore' end);
+    gap_to := a_confirmed;
+  end if;
+  if gap_reason is null and a_confirmed > v_read then
+    gap_reason := coalesce(a_reason, 'the slot was past the checkpoint');
+    gap_to := a_confirmed;
+  end if;
+  if gap_reason is not null then
+    gap_from := coalesce(v_read, v_known.end_lsn);
+    insert into "bemi".gaps (source_id, from_lsn, to_source_id, to_lsn, reason, from_time)
+    values (v_known.source_id, gap_from, source_id, gap_to, gap_reason, v_known.updated_at);
+  elsif gap_from is not null then
+    gap_to := v_known.end_lsn;
+    gap_reason := 'the log holds what the promoted server had not received';
+  end if;
+  insert into "bemi".checkpoints as c (source_id, slot, commit_lsn, end_lsn, publication)
+  values (open_checkpoint.source_id, a_slot, v_commit, greatest(v_read, a_confirmed), a_publication)
+  on conflict on constraint checkpoints_pkey do update
+  set end_lsn = greatest(c.end_lsn, excluded.end_lsn), publication = excluded.publication, slot = excluded.slot
+  where c.end_lsn < excluded.end_lsn or c.publication is distinct from excluded.publication or c.slot <> excluded.slot;
+end
+$$;
 
 -- Changes that the log refused, as JSON objects of its columns, with what PostgreSQL said. Text, since jsonb may be
 -- what refused them.
@@ -2765,7 +2863,9 @@ with log as (
 ), definers (signature) as (values
   ('emit_context()'), ('emit_held()'), ('baseline(regclass, integer)'), ('capture_insert()'), ('capture_update()'), ('capture_delete()'), ('capture_truncate()'),
   ('capture_row()'), ('begin_statement()'), ('end_statement()'), ('open_frame(oid, text)'), ('reconcile()'), ('on_ddl()'),
-  ('maintain()'), ('write_or_set_aside(uuid, text)'), ('register_source(text, integer, text, text)')
+  ('maintain()'), ('write_or_set_aside(uuid, text)'), ('register_source(text, integer, text, text)'),
+  ('find_checkpoint(text, integer, text)'),
+  ('open_checkpoint(text, integer, text, text, bigint, pg_lsn, pg_lsn, pg_lsn, boolean, text)')
 ), grants as (
   select c.oid, c.oid::regclass as relation, c.relkind, g.grantee, g.privilege_type,
     case g.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end as grantee_name,
@@ -2857,6 +2957,14 @@ select 'warning', 'set-aside', '"bemi".set_aside',
   'select "bemi".retry_set_aside();'
 from "bemi".set_aside
 having count(*) > 0
+union all
+select 'error', 'gap', format('%s..%s', g.from_lsn, g.to_lsn),
+  format('WAL was lost before it was read (%s), found %s: what changed since %s is missing', g.reason,
+    to_char(g.detected_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI'),
+    coalesce(to_char(g.from_time at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), 'then')),
+  'bemi reconcile'
+from "bemi".gaps g
+where g.reconciled_at is null
 union all
 select 'warning', 'view-missing', 'public.changes',
   'the view under which Bemi''s documentation and readers know the log is missing',

@@ -62,9 +62,10 @@ create role bemi_worker replication;
 grant usage on schema "bemi" to bemi_worker;
 grant select on "bemi".migrations, "bemi".tracked_tables to bemi_worker;
 grant select, insert, update on "bemi".checkpoints to bemi_worker;
-grant insert on "bemi".changes, "bemi".gaps to bemi_worker;
+grant insert on "bemi".changes to bemi_worker;
 grant execute on function "bemi".own_name(), "bemi".slot_name(), "bemi".this_cluster(), "bemi".read_seal(),
-  "bemi".register_source(text, integer, text, text), "bemi".key_columns(oid),
+  "bemi".find_checkpoint(text, integer, text),
+  "bemi".open_checkpoint(text, integer, text, text, bigint, pg_lsn, pg_lsn, pg_lsn, boolean, text), "bemi".key_columns(oid),
   "bemi".masked_columns(oid, text[], smallint[]), "bemi".write_or_set_aside(uuid, text),
   "bemi".maintain() to bemi_worker;
 

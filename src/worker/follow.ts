@@ -1,7 +1,8 @@
 import type { Lsn } from "./decode.ts";
-import { openIntake } from "./intake.ts";
-import { IDLE_BYTES, type Link, type RoundResult, write } from "./round.ts";
-import { slotState } from "./source.ts";
+import { isIdle, openIntake } from "./intake.ts";
+import type { Link } from "./link.ts";
+import { IDLE_BYTES, type RoundResult, write } from "./round.ts";
+import { slotState } from "./slot-state.ts";
 import type { WalStream } from "./stream.ts";
 
 export interface FollowOptions {
@@ -48,10 +49,14 @@ export async function follow(
   while (!signal.aborted) {
     link.turn?.();
     let batch = await stream.next(CHECK_INTERVAL);
-    const idleLsn = stream.isWaiting ? 0n : stream.sentLsn;
-    if (batch.length === 0) {
+    if (isIdle(batch)) {
+      await intake.consumeIdle(batch);
       // All that the server had is in the log: worth a checkpoint now and then, so that the slot can move.
-      if (idleLsn - durable >= IDLE_BYTES || goal !== undefined && idleLsn >= goal && durable < goal) {
+      const idleLsn = intake.isInTransaction || stream.isWaiting ? 0n : max(intake.endLsn, stream.sentLsn);
+      if (
+        idleLsn > durable && (link.heartbeat.isBack || idleLsn - durable >= IDLE_BYTES ||
+          goal !== undefined && idleLsn >= goal)
+      ) {
         await write(link, false, () => Promise.resolve({ commitLsn: intake.commitLsn, endLsn: idleLsn }));
         durable = idleLsn;
       }
@@ -82,4 +87,8 @@ export async function follow(
   await slotState(link.source);
   stream.acknowledge(durable);
   return "done";
+}
+
+function max(a: Lsn, b: Lsn): Lsn {
+  return a > b ? a : b;
 }

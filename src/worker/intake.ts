@@ -1,4 +1,6 @@
+import { BemiError } from "../errors.ts";
 import { decode, type Lsn, type PgoutputMessage, type RawMessage } from "./decode.ts";
+import { type Heartbeat, HEARTBEAT_PREFIX } from "./heartbeat.ts";
 import { isNotice } from "./message.ts";
 import { readSeal, type Source, tableFacts } from "./source.ts";
 import { type Change, stitcher } from "./stitch.ts";
@@ -8,6 +10,8 @@ import type { Writer } from "./write.ts";
 /** Takes the messages of one decoding session, however they come, and passes their changes to a writer. */
 export interface Intake {
   consume(messages: readonly RawMessage[], writer: Writer): Promise<void>;
+  /** Takes what holds nothing to write: beginnings and ends of transactions, heartbeats, messages of others. */
+  consumeIdle(messages: readonly RawMessage[]): Promise<void>;
   /** Whether the end of a transaction is still to come. */
   readonly isInTransaction: boolean;
   /** Of the last transaction that came to its end: 0 before the first. */
@@ -27,11 +31,22 @@ export interface IntakeOptions {
   readonly acceptsBareContexts: boolean;
   /** Is told of each batch of messages, as a sign of life. */
   readonly turn?: (() => void) | undefined;
+  readonly heartbeat: Pick<Heartbeat, "arrived">;
 }
 
-export async function openIntake(
-  { source, types, acceptsBareContexts, turn }: IntakeOptions,
-): Promise<Intake> {
+/** Whether there is nothing in it for the log. */
+export function isIdle(messages: readonly RawMessage[]): boolean {
+  return messages.every(([, data]) => {
+    const kind = data[0];
+    if (kind === BEGIN || kind === COMMIT || kind === ORIGIN) return true;
+    if (kind !== MESSAGE) return false;
+    const message = decode(data);
+    return message.kind === "message" && message.prefix !== "_bemi";
+  });
+}
+
+export async function openIntake(options: IntakeOptions): Promise<Intake> {
+  const { source, types, acceptsBareContexts, turn, heartbeat } = options;
   let facts = await tableFacts(source);
   let seal = await readSeal(source);
   const stitch = stitcher({
@@ -43,7 +58,7 @@ export async function openIntake(
     acceptsBareContexts,
   });
   let isInTransaction = false;
-  let isNew = false;
+  let beginLsn = 0n;
   let commitLsn = 0n;
   let endLsn = 0n;
   let committedAt = 0;
@@ -68,6 +83,8 @@ export async function openIntake(
       : message.kind === "message" && message.prefix === "_bemi" && isNotice(message.content);
 
   const consume = async (messages: readonly RawMessage[], writer: Writer): Promise<void> => {
+    // What is not above it is in the log already, from before a crash.
+    let isNew = beginLsn > writer.watermark;
     const emit = (change: Change): void => {
       if (!isNew) return;
       writer.write(change);
@@ -82,13 +99,16 @@ export async function openIntake(
         case "begin":
           isInTransaction = true;
           committedAt = Number(message.committedAt / 1000n) + EPOCH;
-          // What is not above it is in the log already, from before a crash.
-          isNew = message.commitLsn > writer.watermark;
+          beginLsn = message.commitLsn;
+          isNew = beginLsn > writer.watermark;
           break;
         case "relation":
           relations.add(message.oid);
           for (const { type } of message.columns) typesInUse.add(type);
           await types.load([...typesInUse]);
+          break;
+        case "message":
+          if (message.prefix === HEARTBEAT_PREFIX) heartbeat.arrived(message.content);
           break;
         case "commit":
           isInTransaction = false;
@@ -104,6 +124,7 @@ export async function openIntake(
   };
   return {
     consume,
+    consumeIdle: (messages) => consume(messages, NOBODY),
     get isInTransaction() {
       return isInTransaction;
     },
@@ -127,3 +148,18 @@ export async function openIntake(
 
 /** 2000-01-01, where PostgreSQL's clock begins, in milliseconds since 1970. */
 const EPOCH = 946_684_800_000;
+
+const BEGIN = 0x42;
+const COMMIT = 0x43;
+const ORIGIN = 0x4f;
+const MESSAGE = 0x4d;
+
+const NOBODY: Writer = {
+  watermark: 0n,
+  endLsn: 0n,
+  written: 0,
+  write: () => {
+    throw new BemiError("decode_failed", "A change came where none was expected");
+  },
+  flush: () => Promise.resolve(),
+};

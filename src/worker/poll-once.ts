@@ -1,16 +1,15 @@
 import { SQLSTATE } from "../database/sqlstate.ts";
-import { openConnection } from "./connection.ts";
+import { openLink } from "./link.ts";
 import { codeOf } from "./retry.ts";
-import { pollRound } from "./round.ts";
+import { isHeld, pollRound } from "./round.ts";
 import { lacksRights, type WorkerOptions } from "./run-worker.ts";
-import { maintenance, openCheckpoint, prepare } from "./session.ts";
-import { PublicationChanged, slotState } from "./source.ts";
-import type { WorkerSql } from "./sql.ts";
+import { PublicationChanged, slotState } from "./slot-state.ts";
+import { upkeep } from "./upkeep.ts";
 
 export interface PollOptions extends
   Pick<
     WorkerOptions,
-    "source" | "destination" | "schema" | "slot" | "acceptBemiMessages" | "tracer" | "log"
+    "source" | "destination" | "schema" | "slot" | "acceptBemiMessages" | "recreateSlot" | "tracer" | "log"
   > {
   /**
    * Messages of the Write-Ahead Log, about as many as changes, after which it ends; to be exceeded by no more than the
@@ -51,7 +50,6 @@ const ROUND = 20_000;
  */
 export async function poll(options: PollOptions): Promise<PollResult> {
   const { limit = 100_000, log = () => {}, signal } = options;
-  const opened: WorkerSql[] = [];
   let written = 0;
   let setAside = 0;
   const result = (isCaughtUp: boolean, isBusy = false): PollResult => ({
@@ -61,13 +59,9 @@ export async function poll(options: PollOptions): Promise<PollResult> {
     isBusy,
   });
   try {
-    const link = await prepare(options, async (target) => {
-      const sql = await openConnection(target);
-      opened.push(sql);
-      return sql;
-    });
+    await using link = await openLink(options);
+    await link.heartbeat.beat();
     const { flushed: goal } = await slotState(link.source);
-    await openCheckpoint(link, log);
     let left = limit;
     while (left > 0 && !signal?.aborted) {
       const round = await pollRound(link, Math.min(left, ROUND));
@@ -76,7 +70,7 @@ export async function poll(options: PollOptions): Promise<PollResult> {
       left -= ROUND;
       if (round.isMore || round.consumed < goal) continue;
       // A change finds its place without: it is not worth failing for.
-      await maintenance(link, log)().catch((error: unknown) =>
+      await upkeep(link, log)().catch((error: unknown) =>
         log({ kind: "maintenance-failed", code: codeOf(error) })
       );
       return result(true);
@@ -84,11 +78,9 @@ export async function poll(options: PollOptions): Promise<PollResult> {
     return result(false);
   } catch (error) {
     const code = codeOf(error);
-    if (code === SQLSTATE.objectInUse || code === SQLSTATE.lockNotAvailable) return result(false, true);
+    if (isHeld(error)) return result(false, true);
     if (error instanceof PublicationChanged) return result(false);
     if (code === SQLSTATE.insufficientPrivilege) throw lacksRights(error);
     throw error;
-  } finally {
-    await Promise.all(opened.map((sql) => sql.end({ timeout: 5 })));
   }
 }

@@ -1,22 +1,12 @@
 import { SQLSTATE, sqlstateOf } from "../database/sqlstate.ts";
-import type { Lsn } from "./decode.ts";
-import type { Origin } from "./encode.ts";
-import { type IntakeOptions, openIntake } from "./intake.ts";
+import type { Lsn, RawMessage } from "./decode.ts";
+import { type Intake, isIdle, openIntake } from "./intake.ts";
+import type { Link } from "./link.ts";
 import { peek } from "./peek.ts";
-import { advance, slotState } from "./source.ts";
-import type { WorkerSql } from "./sql.ts";
-import { traced, type TracerLike } from "./trace.ts";
+import { slotState } from "./slot-state.ts";
+import { advance } from "./source.ts";
+import { traced } from "./trace.ts";
 import { inWriteTransaction, type Progress, type WriteOptions, type Writer } from "./write.ts";
-
-/** What a worker has while its connections live. */
-export interface Link extends IntakeOptions {
-  /** A connection to the source for COPY alone. */
-  readonly reader: WorkerSql;
-  readonly destination: WorkerSql;
-  readonly destinationSchema: string;
-  readonly origin: Omit<Origin, "queuedAt">;
-  readonly tracer?: TracerLike | undefined;
-}
 
 export interface RoundResult {
   readonly written: number;
@@ -68,6 +58,7 @@ export function write(
     publicationOid: source.publicationOid,
     origin: { ...link.origin, queuedAt: new Date().toISOString() },
     isCareful,
+    heartbeat: link.heartbeat.take(),
   };
   return traced(link.tracer, "bemi.write", async (span) => {
     const counts = await inWriteTransaction(destination, options, fn);
@@ -85,42 +76,74 @@ async function attempt(link: Link, limit: number, isCareful: boolean): Promise<R
   const { source, reader } = link;
   const { slot, publication } = source;
   const { flushed, confirmed } = await slotState(source);
-  if (flushed <= confirmed) {
-    return { ...NOTHING, consumed: flushed };
-  }
+  if (flushed <= confirmed) return { ...NOTHING, consumed: flushed };
   const intake = await openIntake(link);
-  let target = flushed;
-  const counts = await write(link, isCareful, async (writer) => {
-    await traced(link.tracer, "bemi.peek", async (span) => {
-      for await (const batch of peek(reader, { slot, publication, upTo: flushed, limit })) {
-        await intake.consume(batch, writer);
-        await writer.flush();
-      }
+  const batches = peek(reader, { slot, publication, upTo: flushed, limit });
+  const isMore = (): boolean => intake.messages >= limit;
+  // Ended by the limit, not by the LSN: what follows was not looked at.
+  const target = (): Lsn => isMore() || intake.endLsn > flushed ? intake.endLsn : flushed;
+  let counts = { written: 0, setAside: 0 };
+  const isWorthIt = await traced(link.tracer, "bemi.peek", async (span) => {
+    try {
+      const first = await nextToWrite(batches, intake);
+      if (!first && !link.heartbeat.isBack && !isMore() && target() - confirmed < IDLE_BYTES) return false;
+      counts = await write(link, isCareful, async (writer) => {
+        if (first) await takeIn(first, batches, intake, writer);
+        return { commitLsn: intake.commitLsn, endLsn: target() };
+      });
+      return true;
+    } finally {
+      await batches.return(undefined);
       span?.setAttributes({ "bemi.slot": slot, "bemi.messages": intake.messages });
-    });
-    // Ended by the limit, not by the LSN: what follows was not looked at.
-    if (intake.messages >= limit || intake.endLsn > flushed) target = intake.endLsn;
-    const isWorthIt = writer.written > 0 || target - writer.endLsn >= IDLE_BYTES ||
-      intake.messages >= limit;
-    if (!isWorthIt) target = writer.endLsn;
-    return isWorthIt ? { commitLsn: intake.commitLsn, endLsn: target } : undefined;
+    }
   });
   // The publication may have been dropped meanwhile, and PostgreSQL 18 would have said nothing.
   const after = await slotState(source);
-  if (target > after.confirmed) await advance(source, target);
-  const isMore = intake.messages >= limit;
+  if (isWorthIt && target() > after.confirmed) await advance(source, target());
   return {
     ...counts,
     transactions: intake.transactions,
-    consumed: isMore ? target : flushed,
+    consumed: isMore() ? target() : flushed,
     committedAt: intake.committedAt,
-    lag: after.flushed > target && intake.messages > 0 ? after.flushed - target : 0n,
-    isMore,
+    lag: after.flushed > target() && intake.messages > 0 ? after.flushed - target() : 0n,
+    isMore: isMore(),
   };
+}
+
+/** The first that holds something for the log, with what came before it taken in. */
+async function nextToWrite(
+  batches: AsyncGenerator<RawMessage[]>,
+  intake: Intake,
+): Promise<RawMessage[] | undefined> {
+  for (;;) {
+    const { value, done } = await batches.next();
+    if (done) return undefined;
+    if (!isIdle(value)) return value;
+    await intake.consumeIdle(value);
+  }
+}
+
+async function takeIn(
+  first: RawMessage[],
+  rest: AsyncIterable<RawMessage[]>,
+  intake: Intake,
+  writer: Writer,
+): Promise<void> {
+  await intake.consume(first, writer);
+  for await (const batch of rest) {
+    await intake.consume(batch, writer);
+    await writer.flush();
+  }
 }
 
 /** Whether it is the log that says no, rather than the connection, the server or a lock. */
 export function isDataError(error: unknown): boolean {
   const state = sqlstateOf(error);
   return state !== undefined && (/^(?:22|23)/.test(state) || state === SQLSTATE.programLimitExceeded);
+}
+
+/** Whether another worker, or a lock, stands in the way: waiting helps. */
+export function isHeld(error: unknown): boolean {
+  const state = sqlstateOf(error);
+  return state === SQLSTATE.objectInUse || state === SQLSTATE.lockNotAvailable;
 }

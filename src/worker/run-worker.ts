@@ -2,7 +2,7 @@ import { SQLSTATE } from "../database/sqlstate.ts";
 import { BemiError } from "../errors.ts";
 import { codeOf, isTransient, pause } from "./retry.ts";
 import { session } from "./session.ts";
-import { PublicationChanged } from "./source.ts";
+import { PublicationChanged } from "./slot-state.ts";
 import type { SpanLike, TracerLike } from "./trace.ts";
 
 export interface WorkerOptions {
@@ -30,6 +30,23 @@ export interface WorkerOptions {
    * @default 1000
    */
   readonly pollInterval?: number | undefined;
+  /**
+   * Bytes of WAL behind which it is read in bulk rather than by stream.
+   * @default 268435456 (256 MB)
+   */
+  readonly bulkAbove?: number | undefined;
+  /**
+   * Milliseconds between two heartbeats: messages of the worker's own through the WAL, which let the slot move while
+   * nothing else is written, and say how far behind the worker is. 0 for none.
+   * @default 10000
+   */
+  readonly heartbeatInterval?: number | undefined;
+  /**
+   * Make the slot anew where it is gone or was invalidated, and record as a gap what is lost with it. Without, the
+   * worker ends with `gap`.
+   * @default false
+   */
+  readonly recreateSlot?: boolean | undefined;
   /**
    * Whether a row that no message of ours covers takes the context that another Bemi's row trigger put into the WAL
    * before it. Anybody can write such messages, so they never say what only the database knows.
@@ -74,7 +91,13 @@ export type WorkerEvent =
     /** Bytes of WAL that may still be written before it is lost; absent where nothing limits what the slot keeps. */
     readonly safe: bigint | undefined;
   }
-  | { readonly kind: "gap"; readonly from: string; readonly to: string }
+  /** WAL was lost before it was read; the same is a row of `bemi.gaps`. */
+  | { readonly kind: "gap"; readonly from: string; readonly to: string; readonly reason: string }
+  | { readonly kind: "slot-created"; readonly slot: string }
+  /** A heartbeat came back; `roundTrip` is the milliseconds that it took through the WAL. */
+  | { readonly kind: "heartbeat"; readonly roundTrip: number }
+  /** The server takes none from this role. */
+  | { readonly kind: "heartbeat-refused"; readonly code: string }
   | { readonly kind: "maintenance-failed"; readonly code: string }
   | { readonly kind: "standby"; readonly slot: string }
   | { readonly kind: "retry"; readonly code: string; readonly delay: number }
@@ -147,7 +170,6 @@ async function run(options: SessionOptions, signal: AbortSignal): Promise<void> 
   const { once = false, log = () => {}, tracer, turn } = options;
   let written = 0;
   let failures = 0;
-  let isStandby = false;
   let reconnection: SpanLike | undefined;
   const reconnected = (): void => {
     reconnection?.end();
@@ -159,31 +181,30 @@ async function run(options: SessionOptions, signal: AbortSignal): Promise<void> 
   };
   while (!signal.aborted) {
     turn?.();
+    const startedAt = performance.now();
     try {
       await session({ ...options, log: told }, signal, (count) => {
         written += count;
         failures = 0;
-        isStandby = false;
       });
       break;
     } catch (error) {
       if (error instanceof PublicationChanged) continue;
       const code = codeOf(error);
+      if (performance.now() - startedAt > WAS_WELL) failures = 0;
       failures++;
       if (code === SQLSTATE.insufficientPrivilege) throw lacksRights(error);
       if (!isTransient(code) || (once && failures > 5)) throw error;
-      const isHeld = code === SQLSTATE.objectInUse || code === SQLSTATE.lockNotAvailable;
-      if (isHeld && !isStandby) log({ kind: "standby", slot: options.slot ?? "" });
-      isStandby = isHeld;
-      const delay = isHeld ? 1000 : Math.min(30_000, 100 * 2 ** failures) * (0.5 + Math.random() / 2);
-      if (!isHeld) log({ kind: "retry", code, delay: Math.round(delay) });
-      if (!isHeld) {
-        reconnection ??= tracer?.startSpan("bemi.reconnect");
-        reconnection?.setAttributes({ "error.type": code, "bemi.attempts": failures });
-      }
+      const delay = Math.min(30_000, 100 * 2 ** failures) * (0.5 + Math.random() / 2);
+      log({ kind: "retry", code, delay: Math.round(delay) });
+      reconnection ??= tracer?.startSpan("bemi.reconnect");
+      reconnection?.setAttributes({ "error.type": code, "bemi.attempts": failures });
       await pause(delay, signal);
     }
   }
   reconnected();
   log({ kind: "stopped", written });
 }
+
+/** A session that lasted so long, in milliseconds, was no failure to begin with: the next try comes soon. */
+const WAS_WELL = 30_000;

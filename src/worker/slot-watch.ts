@@ -1,15 +1,16 @@
 import { formatLsn } from "./decode.ts";
 import type { WorkerEvent } from "./run-worker.ts";
-import { slotState, type Source } from "./source.ts";
+import { slotState } from "./slot-state.ts";
+import type { Source } from "./source.ts";
 
 const INTERVAL = 5000;
 
 /** Says where the slot stands, at most every few seconds, however often it is called. */
 export function slotWatch(source: Source, log: (event: WorkerEvent) => void): () => Promise<void> {
-  let saidAt = 0;
+  let saidAt = -Infinity;
   return async () => {
-    if (Date.now() - saidAt < INTERVAL) return;
-    saidAt = Date.now();
+    if (performance.now() - saidAt < INTERVAL) return;
+    saidAt = performance.now();
     const { flushed, confirmed, retained, walStatus, safe } = await slotState(source);
     const confirmedLag = flushed > confirmed ? flushed - confirmed : 0n;
     log({ kind: "slot", flushed: formatLsn(flushed), confirmedLag, retained, walStatus, safe });

@@ -1,9 +1,10 @@
 import { connect } from "../database/connect.ts";
-import type { DatabaseLike } from "../database/port.ts";
+import type { Database, DatabaseLike } from "../database/port.ts";
 import { SQLSTATE, sqlstateOf } from "../database/sqlstate.ts";
 import { BemiError } from "../errors.ts";
 import { DEFAULT_SCHEMA } from "../identifiers.ts";
 import { inSchema, requireInstalled } from "../install/schema.ts";
+import { makeSlot } from "./make-slot.ts";
 import { requireLogical } from "./source.ts";
 
 export interface SlotOptions {
@@ -11,13 +12,19 @@ export interface SlotOptions {
   readonly schema?: string | undefined;
   /** @default a name made of the schema's and the database's */
   readonly slot?: string | undefined;
+  /**
+   * Whether a standby keeps the slot too, so that nothing is lost by a failover (PostgreSQL 17, with
+   * `sync_replication_slots` on the standby).
+   * @default false
+   */
+  readonly failover?: boolean | undefined;
 }
 
 /**
  * Makes the publication and the replication slot, where they are missing. From then on the server keeps the WAL until
  * the worker has read it: set `max_slot_wal_keep_size`, so that a worker that is down cannot fill the disk.
  *
- * @throws {BemiError} `schema_missing`, `wal_unavailable`
+ * @throws {BemiError} `schema_missing`, `wal_unavailable`, `lock_timeout` where transactions stay open that it has to wait for
  */
 export async function createSlot(
   db: DatabaseLike,
@@ -37,18 +44,37 @@ export async function createSlot(
       hint: "Choose 1 to 63 lower-case letters, digits and underscores.",
     });
   }
-  const [existing] = await database.query("select from pg_replication_slots where slot_name = $1::text", [
-    slot,
-  ]);
-  // Before the slot: decoding meets the publication as it was at the time.
   try {
+    // Before the slot: decoding meets the publication as it was at the time.
     await database.query(inSchema(schema, 'select "bemi".ensure_publication()'));
-    if (existing) return { slot, created: false };
-    await database.query("select pg_create_logical_replication_slot($1::text, 'pgoutput')", [slot]);
-    return { slot, created: true };
+    const existing = await find(database, slot);
+    if (existing && (existing.failover || !options.failover)) return { slot, created: false };
+    if (existing) throw isNotForFailover(slot);
+    const created = await makeSlot(
+      database,
+      { slot, failover: options.failover ?? false },
+      async (tx) => await find(tx, slot) === undefined,
+    );
+    return { slot, created };
   } catch (error) {
     throw explained(error, slot);
   }
+}
+
+async function find(db: Database, slot: string): Promise<{ failover: boolean } | undefined> {
+  const [existing] = await db.query<{ failover: boolean }>(
+    `select coalesce((to_jsonb(s) ->> 'failover')::boolean, false) as failover
+    from pg_replication_slots s where slot_name = $1::text`,
+    [slot],
+  );
+  return existing;
+}
+
+function isNotForFailover(slot: string): BemiError {
+  return new BemiError("wal_unavailable", `The replication slot "${slot}" is there, and not for failover`, {
+    hint: `While no worker runs (PostgreSQL 17): psql "dbname=… replication=database" ` +
+      `-c 'ALTER_REPLICATION_SLOT ${slot} (FAILOVER true);'`,
+  });
 }
 
 function explained(error: unknown, slot: string): unknown {

@@ -4,6 +4,7 @@ import { SQLSTATE, sqlstateOf } from "../database/sqlstate.ts";
 import { BemiError } from "../errors.ts";
 import { inSchema, requireInstalled } from "../install/schema.ts";
 import { formatLsn, type Lsn, parseLsn } from "./decode.ts";
+import { slotState } from "./slot-state.ts";
 import type { WorkerSql } from "./sql.ts";
 import type { Seal, TableFacts } from "./table.ts";
 
@@ -19,22 +20,6 @@ export interface Source {
   readonly timeline: number;
   readonly database: string;
 }
-
-/** Where the slot stands, asked anew each time. */
-export interface SlotState {
-  /** All WAL up to here is flushed, and so can be decoded. */
-  readonly flushed: Lsn;
-  readonly confirmed: Lsn;
-  /** Bytes of WAL that the slot keeps. */
-  readonly retained: bigint;
-  /** `reserved`, `extended` or `unreserved`: whether the server still owes it that WAL. */
-  readonly walStatus: string;
-  /** Bytes of WAL that may still be written before it is lost; absent where nothing limits what the slot keeps. */
-  readonly safe: bigint | undefined;
-}
-
-/** The publication was made anew meanwhile: what was changed before is not in it, which a new session records. */
-export class PublicationChanged extends Error {}
 
 /**
  * Checks what decoding needs, one thing after the other, each with its remedy.
@@ -84,56 +69,6 @@ export function requireLogical(level: string | undefined, version: string | unde
   );
 }
 
-/** The slot as it is now, with the publication there too: decoding without one loses changes on PostgreSQL 18. */
-export async function slotState({ db, slot, publication, publicationOid }: Source): Promise<SlotState> {
-  const [row] = await db.query<Record<string, string | null>>(
-    `select pg_current_wal_flush_lsn()::text as flushed, s.confirmed_flush_lsn::text as confirmed, s.plugin, s.database,
-      s.wal_status, s.safe_wal_size::text as safe, (pg_current_wal_lsn() - s.restart_lsn)::bigint::text as retained,
-      (select oid::text from pg_publication where pubname = $2::text) as published, current_database() as here
-    from (select) as one left join pg_replication_slots s on s.slot_name = $1::text`,
-    [slot, publication],
-  );
-  const state = row ?? {};
-  if (typeof state.published !== "string") {
-    throw new BemiError("wal_unavailable", `There is no publication "${publication}"`, {
-      hint: "Run: bemi init --capture wal. What was changed since it was dropped is lost.",
-    });
-  }
-  if (state.plugin === null || state.plugin === undefined) {
-    throw new BemiError("wal_unavailable", `There is no replication slot "${slot}"`, {
-      hint:
-        "Run: bemi init --capture wal. What was changed since it was dropped is lost, and will be recorded as a gap.",
-    });
-  }
-  if (state.plugin !== "pgoutput" || state.database !== state.here) {
-    throw new BemiError(
-      "wal_unavailable",
-      `The replication slot "${slot}" is not one of this database for pgoutput`,
-      {
-        hint: "Choose another name with --slot.",
-      },
-    );
-  }
-  if (state.wal_status === "lost") {
-    throw new BemiError(
-      "gap",
-      `The replication slot "${slot}" was invalidated: WAL was removed before it was read`,
-      {
-        hint: `Drop it (select pg_drop_replication_slot('${slot}')), then run: bemi init --capture wal. ` +
-          "The gap will be recorded. A larger max_slot_wal_keep_size prevents it.",
-      },
-    );
-  }
-  if (BigInt(state.published) !== publicationOid) throw new PublicationChanged();
-  return {
-    flushed: parseLsn(state.flushed ?? "0/0"),
-    confirmed: parseLsn(state.confirmed ?? "0/0"),
-    retained: BigInt(state.retained ?? "0"),
-    walStatus: state.wal_status ?? "",
-    safe: typeof state.safe === "string" ? BigInt(state.safe) : undefined,
-  };
-}
-
 /** How often a walsender wants to hear of its client, in milliseconds: a third of its time-out, at most 10 s. */
 export async function statusInterval({ db }: Source): Promise<number> {
   const [row] = await db.query<{ timeout: string }>(
@@ -141,17 +76,6 @@ export async function statusInterval({ db }: Source): Promise<number> {
   );
   const timeout = Number(row?.timeout ?? 0);
   return timeout > 0 ? Math.min(10_000, timeout / 3) : 10_000;
-}
-
-/** Waits, some seconds at most, until the server has noticed that nobody streams the slot any more. */
-export async function waitUntilFree({ db, slot }: Source): Promise<void> {
-  for (let i = 0; i < 50; i++) {
-    const rows = await db.query("select from pg_replication_slots where slot_name = $1::text and active", [
-      slot,
-    ]);
-    if (rows.length === 0) return;
-    await new Promise((done) => setTimeout(done, 20 * (1 + i / 5)));
-  }
 }
 
 /** Lets go of the WAL before an LSN. Where the slot is past it already, that is fine. */

@@ -22,6 +22,8 @@ export interface WriteOptions {
   readonly origin: Origin;
   /** One by one, so that a change that cannot be stored is set aside and not the others with it. */
   readonly isCareful: boolean;
+  /** Milliseconds that a heartbeat took that came back since the last time. */
+  readonly heartbeat: number | undefined;
 }
 
 /** What is recorded with the rows; `undefined` where nothing is worth a record. */
@@ -37,25 +39,31 @@ const CAREFUL_LIMIT = 500;
 
 /**
  * Rows and checkpoint in one transaction, durable when it returns. The checkpoint's row is locked: of two workers one
- * writes, and the other fails with `55P03`.
+ * writes, and the other waits a moment, then fails with `55P03`. A worker whose host is gone is noticed by keep-alives.
  */
 export async function inWriteTransaction(
   sql: WorkerSql,
   options: WriteOptions,
   fn: (writer: Writer) => Promise<Progress | undefined>,
 ): Promise<{ written: number; setAside: number }> {
-  const { schema, slot, publicationOid, origin, isCareful } = options;
+  const { schema, slot, publicationOid, origin, isCareful, heartbeat } = options;
   let counts = { written: 0, setAside: 0 };
   await inTransaction(sql, async (tx) => {
-    await tx.unsafe(
-      `select set_config('synchronous_commit', 'on', true), set_config('client_encoding', 'UTF8', true),
-      set_config('search_path', 'pg_catalog', true), set_config('statement_timeout', '0', true),
-      set_config('idle_in_transaction_session_timeout', '0', true), set_config('DateStyle', 'ISO, MDY', true)`,
-    );
-    const [checkpoint] = await tx.unsafe(inSchema(
-      schema,
-      `select commit_lsn::text, end_lsn::text from "bemi".checkpoints where source_id = ${origin.sourceId} for update nowait`,
-    )) as { commit_lsn: string; end_lsn: string }[];
+    // Sent as one, answered as one.
+    const [, [checkpoint]] = await Promise.all([
+      tx.unsafe(
+        `select set_config('synchronous_commit', 'on', true), set_config('client_encoding', 'UTF8', true),
+        set_config('search_path', 'pg_catalog', true), set_config('statement_timeout', '0', true),
+        set_config('idle_in_transaction_session_timeout', '0', true), set_config('DateStyle', 'ISO, MDY', true),
+        set_config('tcp_keepalives_idle', '20', true), set_config('tcp_keepalives_interval', '5', true),
+        set_config('tcp_keepalives_count', '4', true), set_config('lock_timeout', '3s', true)`,
+      ),
+      tx.unsafe(inSchema(
+        schema,
+        `select commit_lsn::text, end_lsn::text from "bemi".checkpoints where source_id = ${origin.sourceId} for update`,
+      )) as Promise<{ commit_lsn: string; end_lsn: string }[]>,
+      tx.unsafe("select set_config('lock_timeout', '0', true)"),
+    ]);
     const watermark = parseLsn(checkpoint?.commit_lsn ?? "0/0");
     let buffer = "";
     let copy: CopyIn | undefined;
@@ -103,13 +111,20 @@ export async function inWriteTransaction(
     await tx.unsafe(
       inSchema(
         schema,
-        `insert into "bemi".checkpoints as c (source_id, slot, commit_lsn, end_lsn, publication)
-      values (${origin.sourceId}, $1, $2::text::pg_lsn, $3::text::pg_lsn, $4::text::bigint)
-      on conflict (source_id) do update set slot = excluded.slot, publication = excluded.publication,
-        commit_lsn = greatest(c.commit_lsn, excluded.commit_lsn),
-        end_lsn = greatest(c.end_lsn, excluded.end_lsn), updated_at = clock_timestamp()`,
+        `update "bemi".checkpoints as c set slot = $1, publication = $4::text::bigint,
+        commit_lsn = greatest(c.commit_lsn, $2::text::pg_lsn), end_lsn = greatest(c.end_lsn, $3::text::pg_lsn),
+        heartbeat_ms = coalesce($5::text::integer, c.heartbeat_ms),
+        heartbeat_at = case when $5::text is null then c.heartbeat_at else clock_timestamp() end,
+        updated_at = clock_timestamp()
+      where source_id = ${origin.sourceId}`,
       ),
-      [slot, formatLsn(progress.commitLsn), formatLsn(progress.endLsn), String(publicationOid)],
+      [
+        slot,
+        formatLsn(progress.commitLsn),
+        formatLsn(progress.endLsn),
+        String(publicationOid),
+        heartbeat === undefined ? null : String(heartbeat),
+      ],
     );
   });
   return counts;

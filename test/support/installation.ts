@@ -26,7 +26,7 @@ export const track = (db: DatabaseLike, table: string, options: api.TrackOptions
 export const untrack = (db: DatabaseLike, table: string): Promise<void> => api.untrack(db, table, { schema });
 export const createSlot = (
   db: DatabaseLike,
-  options: { slot?: string } = {},
+  options: { slot?: string; failover?: boolean } = {},
 ): Promise<{ slot: string; created: boolean }> => worker.createSlot(db, { schema, ...options });
 export const runWorker = (options: worker.WorkerOptions): worker.Worker =>
   worker.runWorker({ schema, ...options });

@@ -1,8 +1,9 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { chmodSync, chownSync, mkdtempSync, rmSync } from "node:fs";
+import { chmodSync, chownSync, cpSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import postgres from "postgres";
 import { binaries } from "./binaries.ts";
 
 /** A real PostgreSQL of one's own, on a free port of the loopback interface. */
@@ -12,6 +13,8 @@ export interface Server {
   /** `immediate` is a crash. */
   stop(mode?: "fast" | "immediate"): Promise<void>;
   start(): Promise<void>;
+  /** Another server from a base backup of this one: `standby` follows it, `restore` begins a timeline of its own. */
+  copy(kind: "standby" | "restore" | "files", settings?: readonly string[]): Promise<Server>;
   /** Stops it and removes its files. */
   remove(): Promise<void>;
 }
@@ -33,17 +36,30 @@ export async function startServer(
   settings: readonly string[] = ["fsync=off"],
 ): Promise<Server> {
   const native = await binaries(version);
+  const folder = ownFolder(version);
+  const initdb = spawnSync(
+    join(native, "bin/initdb"),
+    ["-D", join(folder, "data"), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"],
+    { ...unprivileged(), cwd: folder, encoding: "utf8" },
+  );
+  if (initdb.status !== 0) throw new Error(`initdb failed: ${initdb.stderr}${initdb.error ?? ""}`);
+  const server = await serverIn(version, folder, settings);
+  await server.start();
+  return server;
+}
+
+function ownFolder(version: string): string {
   const folder = mkdtempSync(join(tmpdir(), `bemi-pg${version}-`));
   const user = unprivileged();
   if (user) chownSync(folder, user.uid, user.gid);
   chmodSync(folder, 0o700);
+  return folder;
+}
+
+async function serverIn(version: string, folder: string, settings: readonly string[]): Promise<Server> {
+  const native = await binaries(version);
+  const user = unprivileged();
   const data = join(folder, "data");
-  const initdb = spawnSync(
-    join(native, "bin/initdb"),
-    ["-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"],
-    { ...user, cwd: folder, encoding: "utf8" },
-  );
-  if (initdb.status !== 0) throw new Error(`initdb failed: ${initdb.stderr}${initdb.error ?? ""}`);
   const port = await freePort();
   let child: ChildProcess | undefined;
   const server: Server = {
@@ -68,13 +84,47 @@ export async function startServer(
       await gone;
       child = undefined;
     },
+    copy: async (kind, more = []) => {
+      const target = ownFolder(version);
+      await backUp(server, data, join(target, "data"), kind);
+      if (user) spawnSync("chown", ["-R", `${user.uid}:${user.gid}`, target]);
+      const own = kind === "restore" ? ["restore_command=false", "hot_standby=off"] : [];
+      return await serverIn(version, target, [...settings, ...own, ...more]);
+    },
     remove: async () => {
       await server.stop("immediate");
       rmSync(folder, { recursive: true, force: true });
     },
   };
-  await server.start();
   return server;
+}
+
+/**
+ * A base backup by the low-level API (PostgreSQL documentation, 25.3.4), for the test servers come without
+ * pg_basebackup. As that does, it leaves out the replication slots. `files` copies them, with the server stopped.
+ */
+async function backUp(
+  server: Server,
+  from: string,
+  to: string,
+  kind: "standby" | "restore" | "files",
+): Promise<void> {
+  if (kind === "files") {
+    await server.stop("fast");
+    cpSync(from, to, { recursive: true });
+    return await server.start();
+  }
+  const sql = postgres(server.url(), { max: 1, onnotice() {} });
+  await sql`select pg_backup_start('copy', true)`;
+  cpSync(from, to, {
+    recursive: true,
+    filter: (path) => !/[/](?:postmaster\.pid|postmaster\.opts|pg_replslot[/].*)$/.test(path),
+  });
+  const [row] = await sql<{ labelfile: string }[]>`select labelfile from pg_backup_stop(false)`;
+  await sql.end();
+  cpSync(join(from, "pg_wal"), join(to, "pg_wal"), { recursive: true, force: true });
+  writeFileSync(join(to, "backup_label"), row?.labelfile ?? "");
+  writeFileSync(join(to, kind === "standby" ? "standby.signal" : "recovery.signal"), "");
 }
 
 function ready(child: ChildProcess): Promise<void> {
@@ -84,7 +134,9 @@ function ready(child: ChildProcess): Promise<void> {
     child.once("exit", () => fail(new Error(`PostgreSQL did not start: ${log}`)));
     child.stderr?.on("data", (chunk: Uint8Array) => {
       log += chunk.toString();
-      if (log.includes("is ready to accept connections") || log.includes("redirecting log output")) done();
+      if (
+        /is ready to accept (?:read-only )?connections/.test(log) || log.includes("redirecting log output")
+      ) done();
     });
   });
 }

@@ -21,6 +21,7 @@ interface Options extends ConnectionOptions {
   readonly all?: true;
   readonly capture?: "trigger" | "wal";
   readonly seal?: true;
+  readonly failover?: true;
   readonly dryRun?: true;
 }
 
@@ -35,6 +36,7 @@ export function addInit(program: Command, io: Io): void {
         "by triggers, or by a worker from the Write-Ahead Log (default: as before, at first by triggers)",
       ).choices(["trigger", "wal"]),
     )
+    .option("--failover", "let a standby keep the replication slot too (PostgreSQL 17)")
     .option("--seal", "let no role but the owner forge who did it, where the Write-Ahead Log is read")
     .option("--dry-run", "say what would be done, and do nothing")
     .addHelpText(
@@ -48,6 +50,11 @@ Examples:
     .action(async (tables: string[], options: Options) => {
       if (options.all && tables.length > 0) {
         throw new BemiError("usage", "Name tables or pass --all, not both", { hint: "bemi init --all" });
+      }
+      if (options.failover && options.capture !== "wal") {
+        throw new BemiError("usage", "--failover is for a replication slot", {
+          hint: "bemi init --capture wal --failover",
+        });
       }
       await withConnection(options.databaseUrl, io, (sql) => init(sql, tables, options, io));
     });
@@ -66,7 +73,7 @@ async function init(sql: postgres.Sql, tables: readonly string[], options: Optio
   );
   const plan = await planned(sql, tables, options);
   if (capture === "wal") {
-    const { slot, created } = await createSlot(sql, { schema });
+    const { slot, created } = await createSlot(sql, { schema, failover: options.failover });
     io.err(`${created ? "Created the replication slot" : "The replication slot is"} ${slot}\n`);
     await warnOfUnboundedSlot(sql, io);
   }

@@ -23,6 +23,7 @@ interface Options extends ConnectionOptions {
   readonly pollInterval: number;
   readonly listen?: { readonly host: string; readonly port: number };
   readonly readyLag: number;
+  readonly recreateSlot?: true;
 }
 
 export function addWorker(program: Command, io: Io): void {
@@ -33,6 +34,7 @@ export function addWorker(program: Command, io: Io): void {
       new Option("--mode <mode>", "how the WAL is read").choices(["auto", "stream", "poll"]).default("auto"),
     )
     .option("--slot <name>", "the replication slot (default: the one that bemi init made)")
+    .option("--recreate-slot", "make the slot anew where it is lost, and record the gap")
     .option("--once", "end when all that is committed now is in the log")
     .option("--accept-bemi-messages", "take the contexts that another Bemi's triggers write")
     .option("--poll-interval <milliseconds>", "the longest pause when nothing happens", positiveInteger, 1000)
@@ -45,7 +47,8 @@ export function addWorker(program: Command, io: Io): void {
     .addHelpText(
       "after",
       `
-Runs until SIGTERM, which ends the round under way. A second worker stands by, and takes over.
+Runs until SIGTERM, which ends the round under way. A second worker stands by, and takes over. Exits with 5 where WAL
+was lost before it was read: a restart does not help then, --recreate-slot does.
 
 Examples:
   bemi worker
@@ -78,6 +81,7 @@ Examples:
         mode: options.mode,
         once: options.once,
         pollInterval: options.pollInterval,
+        recreateSlot: options.recreateSlot,
         acceptBemiMessages: options.acceptBemiMessages,
         tracer: await openTelemetryTracer(),
         log: (event) => {
@@ -130,7 +134,11 @@ const MESSAGES: Readonly<Record<WorkerEvent["kind"], string>> = {
   reading: "How the Write-Ahead Log is read",
   written: "Changes written",
   slot: "Where the slot stands",
-  gap: "Part of the Write-Ahead Log was lost before it was read: the gap is recorded",
+  gap:
+    "Part of the Write-Ahead Log was lost before it was read: the gap is recorded, and bemi reconcile closes it",
+  "slot-created": "Made the replication slot anew",
+  heartbeat: "A heartbeat came back",
+  "heartbeat-refused": "This role may not write heartbeats: the slot moves with what others write",
   "maintenance-failed": "The partitions could not be looked after: run bemi maintain as the owner",
   standby: "Another worker holds the slot: standing by",
   retry: "Trying again",
@@ -141,7 +149,9 @@ function say(logger: pino.Logger, { kind, ...event }: WorkerEvent): void {
   const fields = Object.fromEntries(
     Object.entries(event).map(([key, value]) => [key, typeof value === "bigint" ? Number(value) : value]),
   );
-  const isBad = kind === "gap" || kind === "retry" || kind === "maintenance-failed" ||
+  if (kind === "heartbeat") return logger.debug(fields, MESSAGES[kind]);
+  const isBad = kind === "heartbeat-refused" || kind === "gap" || kind === "retry" ||
+    kind === "maintenance-failed" ||
     ("setAside" in event && event.setAside > 0);
   logger[isBad ? "warn" : "info"](fields, MESSAGES[kind]);
 }

@@ -1,0 +1,37 @@
+import { pollRound } from "./round.ts";
+import { pause } from "./retry.ts";
+import type { Work } from "./work.ts";
+
+export interface PollOptions {
+  /** Whether to end where a stream may take over. */
+  readonly untilNear: boolean;
+  /** When to end even so, by `performance.now()`. */
+  readonly until: number;
+}
+
+/** Round after round, and one at least; ends at the goal, where a stream may take over, or at a time. */
+export async function poll(work: Work, { untilNear, until }: PollOptions): Promise<"done" | "near"> {
+  const { link, options, signal, goal, tell, log, everySecond } = work;
+  const { pollInterval = 1000 } = options;
+  let interval = 100;
+  let isSaid = false;
+  while (!signal.aborted) {
+    const start = performance.now();
+    link.turn?.();
+    await everySecond();
+    const result = await pollRound(link);
+    tell(result);
+    if (goal !== undefined && !result.isMore && result.consumed >= goal) return "done";
+    if (result.isMore) {
+      if (!isSaid && untilNear) log({ kind: "reading", mode: "bulk", reason: "it is far behind" });
+      isSaid = true;
+      continue;
+    }
+    if (untilNear || start >= until) return "near";
+    // A peek reads from where the oldest open transaction began: where that takes long, it is done more rarely.
+    const took = performance.now() - start;
+    interval = result.written > 0 ? 50 : Math.min(pollInterval, interval * 1.5);
+    await pause(Math.max(interval, Math.min(2 * took, 10_000)), signal);
+  }
+  return "done";
+}

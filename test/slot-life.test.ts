@@ -1,0 +1,349 @@
+import { spawnSync } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import postgres from "postgres";
+import { describe, expect, inject, test, vi } from "vitest";
+import { connect } from "../src/database/connect.ts";
+import { doctor } from "../src/install/mod.ts";
+import type { WorkerEvent } from "../src/worker/mod.ts";
+import { onEachServer } from "./support/databases.ts";
+import { BEMI, createSlot, install, runWorker, SCHEMA, track } from "./support/installation.ts";
+import { type Server, startServer } from "./support/servers.ts";
+import { seen } from "./support/todos.ts";
+
+const bin = fileURLToPath(new URL("../dist/src/cli/bin-poll.js", import.meta.url));
+
+function cli(url: string, ...args: string[]): { status: number | null; stderr: string } {
+  return spawnSync(
+    process.execPath,
+    [bin, "--once", "--database-url", url, "--schema", SCHEMA, ...args],
+    { encoding: "utf8" },
+  );
+}
+
+async function todos(sql: postgres.Sql, options: { failover?: boolean } = {}): Promise<void> {
+  await install(sql);
+  await createSlot(sql, options);
+  await sql.unsafe("create table todos (id int primary key, task text)");
+  await track(sql, "todos", { capture: "wal" });
+}
+
+const tasks = async (sql: postgres.Sql): Promise<unknown[]> =>
+  (await seen(connect(sql))).map(({ operation, after, key }) => `${operation} ${after.task ?? key}`);
+
+interface Gap {
+  readonly from: string;
+  readonly to: string;
+  readonly is_same: boolean;
+  readonly reason: string;
+  readonly has_time: boolean;
+}
+
+const gaps = (sql: postgres.Sql): Promise<Gap[]> =>
+  sql.unsafe<Gap[]>(
+    `select from_lsn::text as from, to_lsn::text as to, source_id = to_source_id as is_same, reason,
+      from_time is not null as has_time
+    from ${BEMI}.gaps order by id`,
+  );
+
+const catchUp = (
+  url: string,
+  options: { recreateSlot?: boolean; destination?: string } = {},
+): Promise<void> => runWorker({ source: url, once: true, ...options }).finished;
+
+const lsn = async (sql: postgres.Sql): Promise<string> =>
+  (await sql<{ lsn: string }[]>`select pg_current_wal_lsn()::text as lsn`)[0]?.lsn ?? "";
+
+onEachServer("a slot that is gone", (open) => {
+  test("ends the worker with 5 and the remedy; made anew by choice, the gap is a row with its bounds", async () => {
+    await using database = await open();
+    const { db: sql, url } = database;
+    await todos(sql);
+    await sql`insert into todos values (1, 'read')`;
+    await catchUp(url);
+    const [checkpoint] = await sql.unsafe(`select end_lsn::text from ${BEMI}.checkpoints`);
+    await sql.unsafe(`select pg_drop_replication_slot(${BEMI}.slot_name())`);
+    await sql`insert into todos values (2, 'lost')`;
+    const before = await lsn(sql);
+    expect(cli(url)).toMatchObject({
+      status: 5,
+      stderr: expect.stringMatching(/is gone.*\n.*bemi worker --recreate-slot/),
+    });
+    expect(cli(url, "--mode", "stream")).toMatchObject({ status: 5 });
+    expect((await doctor(sql, { schema: SCHEMA })).map(({ name }) => name)).toContain("slot-missing");
+
+    expect(cli(url, "--recreate-slot")).toMatchObject({ status: 0 });
+    await sql`insert into todos values (3, 'read again')`;
+    await catchUp(url);
+    expect(await tasks(sql)).toEqual(["CREATE read", "CREATE read again"]);
+    const [gap, ...others] = await gaps(sql);
+    expect(others).toEqual([]);
+    expect(gap).toMatchObject({
+      from: checkpoint?.end_lsn,
+      is_same: true,
+      reason: "the slot was gone",
+      has_time: true,
+    });
+    const [bounds] = await sql`select ${gap?.to ?? ""}::pg_lsn >= ${before}::pg_lsn as is_after`;
+    expect(bounds?.is_after).toBe(true);
+    expect(await doctor(sql, { schema: SCHEMA })).toContainEqual(
+      expect.objectContaining({
+        severity: "error",
+        name: "gap",
+        repair: expect.stringMatching(/^bemi reconcile/),
+      }),
+    );
+  });
+
+  test("ends a worker that streams, at once and for good", async () => {
+    await using database = await open();
+    const { db: sql, url } = database;
+    await todos(sql);
+    const events: WorkerEvent[] = [];
+    const worker = runWorker({ source: url, mode: "stream", log: (event) => events.push(event) });
+    await vi.waitFor(() => expect(events.map(({ kind }) => kind)).toContain("reading"), { timeout: 20_000 });
+    await vi.waitFor(async () => {
+      await sql.unsafe(
+        `select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = ${BEMI}.slot_name()`,
+      );
+      await sql.unsafe(`select pg_drop_replication_slot(${BEMI}.slot_name())`);
+    }, { timeout: 20_000, interval: 10 });
+    await expect(worker.finished).rejects.toMatchObject({ code: "gap" });
+  });
+
+  test("is made once, though several workers are told to", async () => {
+    await using database = await open();
+    const { db: sql, url } = database;
+    await todos(sql);
+    await catchUp(url);
+    await sql.unsafe(`select pg_drop_replication_slot(${BEMI}.slot_name())`);
+    await Promise.all([1, 2, 3].map(() => catchUp(url, { recreateSlot: true })));
+    await sql`insert into todos values (1, 'read')`;
+    await Promise.all([1, 2, 3].map(() => catchUp(url, { recreateSlot: true })));
+    expect(await tasks(sql)).toEqual(["CREATE read"]);
+    expect(await gaps(sql)).toHaveLength(1);
+  });
+
+  test("waits a minute at most for transactions that are open, and says what it waits for", async () => {
+    await using database = await open();
+    const { db: sql } = database;
+    await install(sql);
+    await sql.unsafe("create table noise (v int)");
+    const other = await sql.reserve();
+    await other.unsafe("begin; insert into noise values (1)");
+    const creating = createSlot(sql);
+    await vi.waitFor(async () => {
+      const [row] =
+        await sql`select pid from pg_stat_activity where query like '%pg_create_logical_replication_slot%'
+        and wait_event is not null and datname = current_database() and pid <> pg_backend_pid()`;
+      expect(row).toBeDefined();
+      await sql`select pg_cancel_backend(${row?.pid}::int)`;
+    }, { timeout: 20_000 });
+    await expect(creating).rejects.toMatchObject({
+      code: "lock_timeout",
+      hint: expect.stringMatching(/backend_xid/),
+    });
+    await other.unsafe("rollback");
+    other.release();
+    expect(await createSlot(sql)).toMatchObject({ created: true });
+  });
+});
+
+describe.each(inject("servers").map(({ version }) => version))(
+  "a server of one's own, PostgreSQL %s",
+  (version) => {
+    const withServer = async (
+      fn: (server: Server, sql: postgres.Sql) => Promise<void>,
+      settings: string[] = [],
+    ): Promise<void> => {
+      const server = await startServer(version, ["fsync=off", ...settings]);
+      const sql = postgres(server.url(), { max: 3, onnotice() {} });
+      try {
+        await fn(server, sql);
+      } finally {
+        await sql.end({ timeout: 1 });
+        await server.remove();
+      }
+    };
+
+    const using = async (server: Server, fn: (sql: postgres.Sql) => Promise<void>): Promise<void> => {
+      const sql = postgres(server.url(), { max: 3, onnotice() {} });
+      try {
+        await fn(sql);
+      } finally {
+        await sql.end({ timeout: 1 });
+        await server.remove();
+      }
+    };
+
+    test("WAL that it removed before it was read is a gap, and the worker says how to prevent it", () =>
+      withServer(async (server, sql) => {
+        await todos(sql);
+        await sql`insert into todos values (1, 'read')`;
+        await catchUp(server.url());
+        for (let i = 0; i < 4; i++) {
+          await sql`insert into todos values (${10 + i}, 'lost')`;
+          await sql`select pg_switch_wal()`;
+          await sql`checkpoint`;
+        }
+        expect((await doctor(sql, { schema: SCHEMA })).map(({ name }) => name)).toContain("slot-lost");
+        expect(cli(server.url())).toMatchObject({
+          status: 5,
+          stderr: expect.stringMatching(
+            /invalidated \(wal_removed\)[^]*--recreate-slot[^]*max_slot_wal_keep_size/,
+          ),
+        });
+        expect(await gaps(sql)).toEqual([]);
+        await catchUp(server.url(), { recreateSlot: true });
+        await sql`insert into todos values (2, 'read again')`;
+        await catchUp(server.url());
+        expect(await tasks(sql)).toEqual(["CREATE read", "CREATE read again"]);
+        expect(await gaps(sql)).toEqual([
+          expect.objectContaining({ reason: "the slot was invalidated (wal_removed)", is_same: true }),
+        ]);
+      }, ["max_slot_wal_keep_size=1MB", "min_wal_size=32MB", "max_wal_size=32MB"]));
+
+    test("after a restore from a base backup, which has no slots, reading goes on under a new source, after a gap", () =>
+      withServer(async (server, sql) => {
+        await todos(sql);
+        await sql`insert into todos values (1, 'read')`;
+        await catchUp(server.url());
+        const copy = await server.copy("restore");
+        await copy.start();
+        await using(copy, async (restored) => {
+          await restored`insert into todos values (2, 'lost')`;
+          expect(cli(copy.url())).toMatchObject({ status: 5, stderr: expect.stringMatching(/is gone/) });
+          await catchUp(copy.url(), { recreateSlot: true });
+          await restored`insert into todos values (3, 'read again')`;
+          await catchUp(copy.url());
+          expect(await tasks(restored)).toEqual(["CREATE read", "CREATE read again"]);
+          expect(await gaps(restored)).toEqual([expect.objectContaining({ is_same: false })]);
+        });
+      }));
+
+    test("set back to a copy of its files, it is not taken for the server that it was", () =>
+      withServer(async (server, sql) => {
+        const log = postgres(server.url(), { max: 1, onnotice() {} });
+        await todos(sql);
+        // The log is elsewhere, and does not go back with the server.
+        const archive = await startServer(version);
+        await using(archive, async (archived) => {
+          await install(archived);
+          const destination = archive.url();
+          await sql`insert into todos values (1, 'before')`;
+          await catchUp(server.url(), { destination });
+          const copy = await server.copy("files");
+          await sql.unsafe("insert into todos select n, 'undone' from generate_series(2, 2000) n");
+          await catchUp(server.url(), { destination });
+          await copy.start();
+          await using(copy, async (restored) => {
+            await restored`insert into todos values (2, 'lost')`;
+            expect(cli(copy.url(), "--destination-url", destination)).toMatchObject({
+              status: 5,
+              stderr: expect.stringMatching(/set back to a copy of its files/),
+            });
+            await catchUp(copy.url(), { destination, recreateSlot: true });
+            await restored`insert into todos values (3, 'after')`;
+            await catchUp(copy.url(), { destination });
+            const told = await tasks(archived);
+            expect(told).toHaveLength(2001);
+            expect(told.at(-1)).toBe("CREATE after");
+            expect(await gaps(archived)).toEqual([
+              expect.objectContaining({
+                is_same: false,
+                reason: "the server was set back to a copy of its files",
+              }),
+            ]);
+          });
+        });
+        await log.end();
+      }));
+
+    test.runIf(Number(version) >= 17)(
+      "a failover slot goes on at the standby that was promoted: nothing lost, nothing twice, no gap",
+      () =>
+        withServer(async (server, sql) => {
+          await todos(sql, { failover: true });
+          await sql`select pg_create_physical_replication_slot('standby')`;
+          const standby = await server.copy("standby", [
+            `primary_conninfo=host=127.0.0.1 port=${
+              new URL(server.url()).port
+            } user=postgres dbname=postgres`,
+            "primary_slot_name=standby",
+            "hot_standby_feedback=on",
+            "sync_replication_slots=on",
+          ]);
+          await standby.start();
+          const archive = await startServer(version);
+          await using(archive, async (archived) => {
+            await install(archived);
+            const destination = archive.url();
+            await using(standby, async (replica) => {
+              await sql`insert into todos values (1, 'before')`;
+              await catchUp(server.url(), { destination });
+              await sql`insert into todos values (2, 'unread')`;
+              await vi.waitFor(async () => {
+                // The slot moves a little, as with every heartbeat, until the standby has it.
+                await sql`select pg_log_standby_snapshot()`;
+                const rows =
+                  await replica`select from pg_replication_slots where failover and synced and not temporary`;
+                expect(rows).toHaveLength(1);
+                const [row] = await replica`select pg_last_wal_replay_lsn() >= ${await lsn(
+                  sql,
+                )}::pg_lsn as is_there`;
+                expect(row?.is_there).toBe(true);
+              }, { timeout: 60_000, interval: 300 });
+              await catchUp(server.url(), { destination });
+              await server.stop("immediate");
+              await replica`select pg_promote()`;
+              await replica`insert into todos values (3, 'after')`;
+              await catchUp(standby.url(), { destination });
+              expect(await tasks(archived)).toEqual(["CREATE before", "CREATE unread", "CREATE after"]);
+              expect(await gaps(archived)).toEqual([]);
+              const sources = await archived.unsafe(`select distinct source_id from ${BEMI}.changes`);
+              expect(sources).toHaveLength(2);
+            });
+          });
+        }),
+    );
+
+    test("without a failover slot a promoted standby is a gap; what it had not received is one as well", () =>
+      withServer(async (server, sql) => {
+        await todos(sql);
+        const standby = await server.copy("standby", [
+          `primary_conninfo=host=127.0.0.1 port=${new URL(server.url()).port} user=postgres`,
+          "max_standby_streaming_delay=-1",
+        ]);
+        await standby.start();
+        const archive = await startServer(version);
+        await using(archive, async (archived) => {
+          await install(archived);
+          const destination = archive.url();
+          await using(standby, async (replica) => {
+            await sql`insert into todos values (1, 'everywhere')`;
+            const at = await lsn(sql);
+            await vi.waitFor(async () => {
+              const [row] = await replica`select pg_last_wal_replay_lsn() >= ${at}::pg_lsn as is_there`;
+              expect(row?.is_there).toBe(true);
+            }, { timeout: 20_000 });
+            // What is written while it is away is read, and gone with the server.
+            await standby.stop();
+            await sql`insert into todos values (2, 'read, then lost by the server')`;
+            await catchUp(server.url(), { destination });
+            await server.stop("immediate");
+            await standby.start();
+            await replica`select pg_promote()`;
+            await replica`insert into todos values (3, 'lost')`;
+            expect(cli(standby.url(), "--destination-url", destination)).toMatchObject({ status: 5 });
+            await catchUp(standby.url(), { destination, recreateSlot: true });
+            await replica`insert into todos values (4, 'after')`;
+            await catchUp(standby.url(), { destination });
+            expect((await tasks(archived)).slice(-1)).toEqual(["CREATE after"]);
+            expect((await gaps(archived)).map(({ reason, is_same }) => [reason, is_same])).toEqual([
+              ["the log holds what the promoted server had not received", true],
+              ["the slot was gone", false],
+            ]);
+          });
+        });
+      }));
+  },
+);
