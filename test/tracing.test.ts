@@ -44,7 +44,7 @@ onEachServer("OpenTelemetry", (open) => {
       "bemi.set_aside": 1,
     });
     const [peek] = named("bemi.peek");
-    expect(peek?.parentSpanContext?.spanId).toBe(written?.spanContext().spanId);
+    expect(written?.parentSpanContext?.spanId).toBe(peek?.spanContext().spanId);
     expect(peek?.attributes["bemi.messages"]).toBeGreaterThanOrEqual(5);
     await db.begin(async (other) => {
       await other.unsafe(`select from ${BEMI}.checkpoints for update`);

@@ -1637,7 +1637,7 @@ $$;
 create function "bemi".open_checkpoint(a_system text, a_timeline integer, a_database text, a_slot text, a_publication bigint,
   a_confirmed pg_lsn, a_flushed pg_lsn, a_fork pg_lsn, a_is_reset boolean, a_reason text,
   out source_id integer, out incarnation integer, out gap_from pg_lsn, out gap_to pg_lsn, out gap_reason text)
-language plpgsql security definer set search_path = pg_catalog, pg_temp
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '3s'
 as $$
 declare
   v_known record;
@@ -1691,11 +1691,14 @@ begin
     gap_to := v_known.end_lsn;
     gap_reason := 'the log holds what the promoted server had not received';
   end if;
+  -- Nothing to say: the row, which another worker may be writing, is left alone.
+  if v_known.source_id = source_id and v_known.slot = a_slot and v_known.publication = a_publication and gap_reason is null then
+    return;
+  end if;
   insert into "bemi".checkpoints as c (source_id, slot, commit_lsn, end_lsn, publication)
   values (open_checkpoint.source_id, a_slot, v_commit, greatest(v_read, a_confirmed), a_publication)
   on conflict on constraint checkpoints_pkey do update
-  set end_lsn = greatest(c.end_lsn, excluded.end_lsn), publication = excluded.publication, slot = excluded.slot
-  where c.end_lsn < excluded.end_lsn or c.publication is distinct from excluded.publication or c.slot <> excluded.slot;
+  set end_lsn = greatest(c.end_lsn, excluded.end_lsn), publication = excluded.publication, slot = excluded.slot;
 end
 $$;
 

@@ -42,7 +42,7 @@ interface CopyQuery {
   reject: (error: unknown) => void;
 }
 
-/** The rows of a COPY … TO STDOUT, as they come; leaving early destroys the stream. */
+/** The rows of a COPY … TO STDOUT, as they come; leaving early reads the rest, since the connection waits for that. */
 export async function* copyOut(tx: Pick<WorkerSql, "unsafe">, statement: string): AsyncGenerator<Uint8Array> {
   const query = tx.unsafe(statement) as CopyQuery;
   const { resolve } = query;
@@ -53,9 +53,25 @@ export async function* copyOut(tx: Pick<WorkerSql, "unsafe">, statement: string)
     resolve(value);
   };
   const stream = await query.readable();
-  for await (const chunk of stream) yield chunk as Uint8Array;
+  const chunks = stream.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>;
+  let isOver = false;
+  try {
+    for await (const chunk of chunks) yield chunk;
+    isOver = true;
+  } catch (error) {
+    isOver = true;
+    throw error;
+  } finally {
+    if (!isOver) await drained(stream);
+  }
   // The driver may have paused its socket with the last rows, and only a read resumes it.
   stream._read(0);
+}
+
+function drained(stream: Readable): Promise<void> {
+  return new Promise((done) => {
+    stream.once("end", done).once("close", done).once("error", () => done()).resume();
+  });
 }
 
 /** A COPY … FROM STDIN that says what the server finds wrong, also after the last row, which the driver keeps to itself. */
