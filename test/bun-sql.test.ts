@@ -88,4 +88,10 @@ onEachServer("withBemi for Bun's SQL", (open) => {
     expect(bun("isolation", database)).toEqual({ outcome: OUTCOME, left: 0, around: null });
     await expectIsolated(database);
   });
+
+  test.each(["drizzle", "drizzleWrapped"])("requests through %s over it never mix either", async (part) => {
+    await using database = await setUp();
+    expect(bun(part, database)).toBe(OUTCOME);
+    await expectIsolated(database);
+  });
 });

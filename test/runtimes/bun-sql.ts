@@ -1,7 +1,11 @@
 // Run by Bun: its own SQL client, wrapped, on the database of DATABASE_URL. Prints what the test reads.
 import { SQL } from "bun";
+import { eq } from "drizzle-orm";
+import { drizzle } from "drizzle-orm/bun-sql";
+import { boolean, pgTable, text } from "drizzle-orm/pg-core";
 import { currentContext, mergeContext, onWarning, withContext } from "../../dist/mod.js";
 import { withBemi } from "../../dist/src/bun.js";
+import { withBemi as withBemiForDrizzle } from "../../dist/src/adapters/drizzle.js";
 import { overlappingRequests, type Writer } from "../support/requests.ts";
 
 const url = process.env.DATABASE_URL as string;
@@ -115,6 +119,9 @@ const SUITES: Record<string, () => Promise<unknown>> = {
     return name;
   },
 
+  drizzle: () => overDrizzle(drizzle({ client: sql })),
+  drizzleWrapped: () => overDrizzle(withBemiForDrizzle(drizzle({ client: bare }))),
+
   async isolation() {
     const writer = (sql: typeof bare): Writer => ({
       insert: async (task) => await sql`insert into todos (task) values (${task})`,
@@ -131,6 +138,20 @@ const SUITES: Record<string, () => Promise<unknown>> = {
     return { outcome, left: left.filter(([row]) => row.context).length, around: currentContext() ?? null };
   },
 };
+
+const todos = pgTable("todos", { task: text().notNull(), is_completed: boolean().notNull().default(false) });
+
+async function overDrizzle(db: ReturnType<typeof drizzle>): Promise<string> {
+  const writer = (db: Pick<ReturnType<typeof drizzle>, "insert" | "update">): Writer => ({
+    insert: async (task) => await db.insert(todos).values({ task }),
+    complete: async (task) => await db.update(todos).set({ is_completed: true }).where(eq(todos.task, task)),
+  });
+  return await overlappingRequests({
+    ...writer(db),
+    refused: async (task) => await db.execute(`insert into todos (task, nothing) values ('${task}', 1)`),
+    transaction: (fn) => db.transaction((tx) => fn(writer(tx))),
+  }, withContext);
+}
 
 const result = await SUITES[process.argv[2] as string]?.();
 await bare.close();

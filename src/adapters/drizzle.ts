@@ -1,0 +1,70 @@
+/**
+ * A drizzle database that made its own client, with the context of each write set for it.
+ *
+ * @module
+ */
+import { BemiError } from "../errors.ts";
+import { bunQueryAccess } from "./bun-query.ts";
+import { type BunSqlClient, withBemi as withBunSql } from "./bun-sql.ts";
+import { type PgClient, withBemi as withPg } from "./pg.ts";
+import { type PgliteClient, withBemi as withPglite } from "./pglite.ts";
+import { type PostgresClient, withBemi as withPostgres } from "./postgres.ts";
+
+/** What of a drizzle database is replaced; everything else stays as it is. */
+export interface DrizzleDatabase {
+  /** The client of a database that drizzle-orm made over postgres.js, node-postgres, PGlite or Bun's SQL. */
+  readonly $client: unknown;
+}
+
+export interface DrizzleOptions {
+  /**
+   * Which statements outside a transaction get the context: those with a data-modifying keyword, or all, for
+   * functions that write (`select complete_todo(1)`).
+   * @default "writes"
+   */
+  readonly wrap?: "writes" | "all";
+}
+
+/**
+ * Wraps a drizzle database: a write made within a context carries it; outside one nothing changes. It is the same as
+ * to give drizzle a wrapped client, for where drizzle makes the client itself.
+ *
+ * @throws {BemiError} `unsupported_client`
+ * @example
+ * ```ts
+ * import { drizzle } from "drizzle-orm/node-postgres";
+ * import { withBemi } from "@bemi/core/drizzle";
+ * const db = withBemi(drizzle("postgres://localhost/app"));
+ * ```
+ */
+export function withBemi<D extends DrizzleDatabase>(db: D, options: DrizzleOptions = {}): D {
+  const { session } = db as unknown as { session?: object };
+  if (!session || !("client" in session) || !isObject(db.$client)) {
+    throw new BemiError(
+      "unsupported_client",
+      "withBemi of @bemi/core/drizzle takes a database of drizzle-orm",
+      {
+        hint: "Pass what drizzle(…) returns for postgres.js, node-postgres, PGlite or Bun's SQL.",
+      },
+    );
+  }
+  const client = wrapClient(db.$client, options);
+  // All that drizzle sends goes by its session's client.
+  return Object.create(db, {
+    $client: { value: client, enumerable: true },
+    session: { value: Object.create(session, { client: { value: client } }) },
+  }) as D;
+}
+
+function wrapClient(client: object, options: DrizzleOptions): unknown {
+  if (typeof client === "function" && "unsafe" in client) {
+    const sql = client as unknown as PostgresClient & BunSqlClient;
+    return bunQueryAccess(sql.unsafe("")) ? withBunSql(sql, options) : withPostgres(sql, options);
+  }
+  if ("exec" in client) return withPglite(client as PgliteClient, options);
+  return withPg(client as PgClient, options);
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === "object" && value !== null || typeof value === "function";
+}
