@@ -1,0 +1,38 @@
+/**
+ * Middleware for Express, Connect, and all that calls `(request, response, next)`.
+ *
+ * @module
+ */
+import { type Context, withLazyContext } from "../context/scope.ts";
+import { requestContext } from "./request-context.ts";
+
+/** What of a Node request is read here. */
+export interface ConnectRequest {
+  readonly headers: { readonly [name: string]: string | readonly string[] | undefined };
+}
+
+/** A middleware as Express 4 and 5 and Connect take it. */
+export type ConnectMiddleware<R> = (request: R, response: unknown, next: (error?: unknown) => void) => void;
+
+/**
+ * Every write that a request makes carries what `fn` says of it, with the `traceparent` and `request_id` that the
+ * request came with. `fn` runs once, at the first write, and so after authentication, wherever the middleware stands.
+ * If it throws, that is reported and the request goes on.
+ *
+ * @example
+ * ```ts
+ * import express from "express";
+ * import { bemi } from "@bemi/core/express";
+ * const app = express();
+ * app.use(bemi((request) => ({ method: request.method, endpoint: request.path })));
+ * ```
+ */
+export function bemi<R extends ConnectRequest>(fn: (request: R) => Context): ConnectMiddleware<R> {
+  return function bemi(request, _response, next) {
+    const header = (name: string): string | undefined => {
+      const value = request.headers[name];
+      return typeof value === "string" ? value : undefined;
+    };
+    withLazyContext(() => ({ ...requestContext(header), ...fn(request) }), () => next()).catch(next);
+  };
+}
