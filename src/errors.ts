@@ -3,13 +3,16 @@
  *
  * | code | meaning |
  * | --- | --- |
+ * | `conflict` | something is in the way of a revert: see the plan that the error carries |
  * | `connection_failed` | the database could not be reached |
  * | `context_invalid` | a context is not a plain JSON object |
  * | `decode_failed` | bytes from the Write-Ahead Log are malformed, truncated or unknown |
  * | `invalid_name` | a schema name cannot be used |
  * | `gap` | part of the Write-Ahead Log was lost before it was read |
  * | `lock_timeout` | a table stayed locked by others through every attempt |
+ * | `log_behind` | the log has not caught up with the Write-Ahead Log |
  * | `missing_package` | an optional package is not installed |
+ * | `not_found` | the log has no such change or transaction |
  * | `not_trackable` | this relation cannot be tracked |
  * | `privilege_missing` | the role lacks a right |
  * | `schema_incompatible` | the installed schema is newer than this library |
@@ -21,13 +24,16 @@
  * | `usage` | the call or the command line is wrong |
  */
 export type BemiErrorCode =
+  | "conflict"
   | "connection_failed"
   | "context_invalid"
   | "decode_failed"
   | "invalid_name"
   | "gap"
   | "lock_timeout"
+  | "log_behind"
   | "missing_package"
+  | "not_found"
   | "not_trackable"
   | "privilege_missing"
   | "schema_incompatible"

@@ -29,7 +29,8 @@ export function quoteSchema(schema: string): string {
   return quoteIdentifier(schema);
 }
 
-/** Quotes an SQL string, for a server with standard_conforming_strings. */
+/** Quotes an SQL string as quote_literal() does: for any setting of standard_conforming_strings. */
 export function quoteLiteral(text: string): string {
-  return `'${text.replaceAll("'", "''")}'`;
+  const quoted = `'${text.replaceAll("\\", "\\\\").replaceAll("'", "''")}'`;
+  return text.includes("\\") ? `E${quoted}` : quoted;
 }

@@ -31,7 +31,7 @@ const FLOORS: Readonly<Record<string, readonly string[]>> = {
   context: ["errors.ts"],
   database: ["errors.ts", "identifiers.ts"],
   install: ["errors.ts", "identifiers.ts", "similar.ts", "generated", "database"],
-  history: ["errors.ts", "identifiers.ts", "database", "install"],
+  history: ["errors.ts", "identifiers.ts", "context", "database", "install"],
   adapters: ["errors.ts", "context", "database"],
   middleware: ["errors.ts", "context"],
   "bun.ts": ["adapters", "middleware"],

@@ -8,6 +8,7 @@ import { addImportChanges } from "./commands/import-changes.ts";
 import { addInit } from "./commands/init.ts";
 import { addMaintain } from "./commands/maintain.ts";
 import { addMigrate } from "./commands/migrate.ts";
+import { addRevert } from "./commands/revert.ts";
 import { addStatus } from "./commands/status.ts";
 import { addTrack, addUntrack } from "./commands/track.ts";
 import { addUninstall } from "./commands/uninstall.ts";
@@ -38,6 +39,7 @@ export async function main(args: readonly string[], io: Io): Promise<number> {
       addInit,
       addWorker,
       addChanges,
+      addRevert,
       addTrack,
       addUntrack,
       addStatus,

@@ -23,6 +23,8 @@ export interface Intake {
   readonly messages: number;
   /** How many transactions came to their end that held changes to be written. */
   readonly transactions: number;
+  /** Whether somebody said that he waits for the log to come so far, or that tables changed. */
+  readonly isNotified: boolean;
 }
 
 export interface IntakeOptions {
@@ -65,6 +67,7 @@ export async function openIntake(options: IntakeOptions): Promise<Intake> {
   let count = 0;
   let transactions = 0;
   let hasChanges = false;
+  let isNotified = false;
   const relations = new Set<number>();
   const typesInUse = new Set<number>();
 
@@ -77,10 +80,12 @@ export async function openIntake(options: IntakeOptions): Promise<Intake> {
     stitch.refresh();
   };
   // PostgreSQL describes a relation once, and again when it was altered.
-  const isChangeOfSchema = (message: PgoutputMessage): boolean =>
-    message.kind === "relation"
-      ? relations.has(message.oid) || !facts.has(message.oid)
-      : message.kind === "message" && message.prefix === "_bemi" && isNotice(message.content);
+  const isChangeOfSchema = (message: PgoutputMessage): boolean => {
+    if (message.kind === "relation") return relations.has(message.oid) || !facts.has(message.oid);
+    const isOne = message.kind === "message" && message.prefix === "_bemi" && isNotice(message.content);
+    isNotified ||= isOne;
+    return isOne;
+  };
 
   const consume = async (messages: readonly RawMessage[], writer: Writer): Promise<void> => {
     // What is not above it is in the log already, from before a crash.
@@ -142,6 +147,9 @@ export async function openIntake(options: IntakeOptions): Promise<Intake> {
     },
     get transactions() {
       return transactions;
+    },
+    get isNotified() {
+      return isNotified;
     },
   };
 }

@@ -86,7 +86,8 @@ async function attempt(link: Link, limit: number, isCareful: boolean): Promise<R
   const isWorthIt = await traced(link.tracer, "bemi.peek", async (span) => {
     try {
       const first = await nextToWrite(batches, intake);
-      if (!first && !link.heartbeat.isBack && !isMore() && target() - confirmed < IDLE_BYTES) return false;
+      const isAwaited = link.heartbeat.isBack || intake.isNotified;
+      if (!first && !isAwaited && !isMore() && target() - confirmed < IDLE_BYTES) return false;
       counts = await write(link, isCareful, async (writer) => {
         if (first) await takeIn(first, batches, intake, writer);
         return { commitLsn: intake.commitLsn, endLsn: target() };

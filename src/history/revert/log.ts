@@ -1,0 +1,190 @@
+import type { Database } from "../../database/port.ts";
+import { inSchema } from "../../install/schema.ts";
+import type { Operation } from "../changes.ts";
+import { type Image, readImage } from "./image.ts";
+import { type RevertUnit, unitCondition } from "./unit.ts";
+
+/** A change as reverting needs it. */
+export interface LoggedChange {
+  readonly id: string;
+  readonly schema: string;
+  readonly table: string;
+  readonly key: string | null;
+  readonly formerKey: string | null;
+  readonly operation: Operation;
+  readonly before: Image;
+  readonly after: Image;
+  /** Its place in the total order: source, LSN, index in the transaction. */
+  readonly position: readonly [source: number, lsn: bigint, index: bigint];
+  readonly transaction: string;
+  readonly committedAt: string;
+  /** Whether it only says that a change could not be recorded. */
+  readonly isGap: boolean;
+}
+
+/** Which changes are a unit's, and which other ones came to their rows since. In the total order. */
+export interface UnitLog {
+  readonly own: readonly LoggedChange[];
+  readonly foreign: readonly LoggedChange[];
+}
+
+/** Reads what a unit changed, and what others did to its rows from its first change on. */
+export async function readUnit(db: Database, schema: string, unit: RevertUnit): Promise<UnitLog> {
+  const { where, parameters } = unitCondition(unit);
+  const isRow = "key" in unit;
+  const own = isRow ? await ofKeys(db, schema, { where, parameters, start: [unit.key] }) : await select(
+    db,
+    schema,
+    `from "bemi".changes c where ${where} and c.operation <> 'SNAPSHOT'`,
+    parameters,
+  );
+  if ("to" in unit || own.length === 0) return { own, foreign: [] };
+  const known = new Set(own.map(({ id }) => id));
+  const [first] = own;
+  const tables = new Map<string, LoggedChange[]>();
+  for (const change of own) {
+    const name = JSON.stringify([change.schema, change.table]);
+    const list = tables.get(name);
+    if (list) list.push(change);
+    else tables.set(name, [change]);
+  }
+  const foreign: LoggedChange[] = [];
+  for (const changes of tables.values()) {
+    const { schema: of, table, committedAt } = changes.reduce((a, b) =>
+      a.committedAt < b.committedAt ? a : b
+    );
+    const start = [...new Set(changes.flatMap(({ key, formerKey }) => [key, formerKey]))].filter((key) =>
+      key !== null
+    );
+    // An hour earlier, since overlapping transactions are not ordered by time.
+    const found = await ofKeys(db, schema, {
+      where:
+        `c."table" = $1::text and c.schema = $2::text and c.committed_at >= $3::text::timestamptz - interval '1 hour'`,
+      parameters: [table, of, committedAt],
+      start,
+    });
+    foreign.push(...found.filter((change) => !known.has(change.id) && first && isAfter(change, first)));
+  }
+  return { own, foreign: foreign.sort(byPosition) };
+}
+
+/** Orders changes as they happened. */
+export function byPosition(a: LoggedChange, b: LoggedChange): number {
+  for (let i = 0; i < 3; i++) {
+    const [x = 0, y = 0] = [a.position[i], b.position[i]];
+    if (x !== y) return x < y ? -1 : 1;
+  }
+  return 0;
+}
+
+/** The changes of a table before one of them, from the TRUNCATE before that on. */
+export async function changesBefore(
+  db: Database,
+  schema: string,
+  { schema: of, table, position }: LoggedChange,
+): Promise<LoggedChange[]> {
+  const earlier = await select(
+    db,
+    schema,
+    `from "bemi".changes c where c."table" = $1::text and c.schema = $2::text and (c.source_id, c.commit_lsn, c.transaction_index)
+      < ($3::text::integer, '0/0'::pg_lsn + $4::text::numeric, $5::text::bigint)`,
+    [table, of, ...position.map(String)],
+  );
+  return earlier.slice(earlier.findLastIndex(({ operation }) => operation === "TRUNCATE") + 1);
+}
+
+interface KeySearch {
+  /** On `changes` as `c`. */
+  readonly where: string;
+  readonly parameters: readonly string[];
+  readonly start: readonly string[];
+}
+
+// The changes of some keys, of the keys that their rows had before or got later, and so on; and what befell the whole table.
+async function ofKeys(
+  db: Database,
+  schema: string,
+  { where, parameters, start }: KeySearch,
+): Promise<LoggedChange[]> {
+  const found = new Map<string, LoggedChange>();
+  const seen = new Set<string>();
+  const keep = (changes: readonly LoggedChange[]): void => {
+    for (const change of changes) found.set(change.id, change);
+  };
+  let keys = [...start];
+  while (keys.length > 0) {
+    for (const key of keys) seen.add(key);
+    const wanted = JSON.stringify(keys);
+    const listed = `$${parameters.length + 1}::text::jsonb`;
+    const fresh = [
+      ...await select(
+        db,
+        schema,
+        `from jsonb_array_elements_text(${listed}) as k (key) cross join lateral (
+          select * from "bemi".changes c where ${where} and c.operation <> 'SNAPSHOT'
+            and hashtextextended(c.primary_key, 0) = hashtextextended(k.key, 0) and c.primary_key = k.key) as c where true`,
+        [...parameters, wanted],
+      ),
+      ...await select(
+        db,
+        schema,
+        `from "bemi".changes c join jsonb_array_elements_text(${listed}) as k (key) on c.former_primary_key = k.key
+          where ${where} and c.former_primary_key is not null`,
+        [...parameters, wanted],
+      ),
+    ];
+    keep(fresh);
+    keys = [...new Set(fresh.flatMap(({ key, formerKey }) => [key, formerKey]))]
+      .filter((key) => key !== null && !seen.has(key)) as string[];
+  }
+  keep(
+    await select(
+      db,
+      schema,
+      `from "bemi".changes c where ${where} and hashtextextended(c.primary_key, 0) is null
+        and (c.operation = 'TRUNCATE' or c.context -> 'db' ? 'gap')`,
+      parameters,
+    ),
+  );
+  return [...found.values()].sort(byPosition);
+}
+
+async function select(
+  db: Database,
+  schema: string,
+  from: string,
+  parameters: readonly string[],
+): Promise<LoggedChange[]> {
+  const rows = await db.query<{ json: string }>(
+    inSchema(schema, `${SELECT} ${from} order by c.source_id, c.commit_lsn, c.transaction_index`),
+    parameters,
+  );
+  return rows.map(({ json }) => {
+    const { before, after, position, ...change } = JSON.parse(json) as RawChange;
+    return {
+      ...change,
+      before: readImage(before),
+      after: readImage(after),
+      position: [position[0], BigInt(position[1]), BigInt(position[2])],
+    };
+  });
+}
+
+interface RawChange extends Omit<LoggedChange, "before" | "after" | "position"> {
+  readonly before: Readonly<Record<string, string>>;
+  readonly after: Readonly<Record<string, string>>;
+  readonly position: readonly [number, string, string];
+}
+
+function isAfter(change: LoggedChange, other: LoggedChange): boolean {
+  return byPosition(change, other) > 0;
+}
+
+const SELECT =
+  `select json_build_object('id', c.id, 'schema', c.schema, 'table', c."table", 'key', c.primary_key,
+    'formerKey', c.former_primary_key, 'operation', c.operation,
+    'before', "bemi".image_texts(c.before), 'after', "bemi".image_texts(c.after),
+    'position', json_build_array(c.source_id, (c.commit_lsn - '0/0')::text, c.transaction_index::text),
+    'transaction', c.transaction_id::text,
+    'committedAt', to_char(c.committed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+    'isGap', coalesce(c.context -> 'db' ? 'gap', false))::text as json`;

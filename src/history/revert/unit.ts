@@ -1,0 +1,98 @@
+import { BemiError } from "../../errors.ts";
+
+/**
+ * What to revert: one change; one row, back to a time; a transaction; everything whose context contains something (a
+ * user, a request, a deploy); a table, back to a time.
+ */
+export type RevertUnit =
+  | { readonly change: string }
+  | { readonly table: string; readonly key: string; readonly to: Date | string }
+  | { readonly transaction: TransactionId }
+  | { readonly context: Readonly<Record<string, unknown>> }
+  | { readonly table: string; readonly to: Date | string };
+
+/** The `transaction_id` of a change, or where that is not enough, its source and the LSN of its commit. */
+export type TransactionId =
+  | string
+  | number
+  | bigint
+  | { readonly source: number | string; readonly commitLsn: string };
+
+/** A condition on `changes` as `c`, its parameters from `$1` on. */
+export interface UnitCondition {
+  readonly where: string;
+  readonly parameters: readonly string[];
+}
+
+/**
+ * The condition that a unit's changes meet. Those of a row are found through the keys that it had, later.
+ *
+ * @throws {BemiError} `usage`
+ */
+export function unitCondition(unit: RevertUnit): UnitCondition {
+  if ("change" in unit && isText(unit.change)) {
+    if (!/^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(unit.change)) {
+      throw new BemiError("usage", "A change is named by its id, a UUID", {
+        hint: "See: bemi changes --json",
+      });
+    }
+    return { where: "c.id = $1::text::uuid", parameters: [unit.change] };
+  }
+  if ("transaction" in unit) return transactionCondition(unit.transaction);
+  if ("context" in unit && isObject(unit.context)) {
+    if (Object.keys(unit.context).length === 0) {
+      throw new BemiError("usage", "An empty context would revert everything", {
+        hint: 'Say what the changes have in common, such as {"request_id": "…"}.',
+      });
+    }
+    return { where: "c.context @> $1::text::jsonb", parameters: [JSON.stringify(unit.context)] };
+  }
+  if ("table" in unit && "to" in unit && isText(unit.table)) {
+    const [table = "", schema] = unit.table.split(".").reverse();
+    return {
+      where:
+        `c."table" = $1::text and ($2::text = '' or c.schema = $2::text) and c.committed_at > $3::text::timestamptz`,
+      parameters: [table, schema ?? "", timeText(unit.to)],
+    };
+  }
+  throw new BemiError("usage", "There is no such unit to revert", {
+    hint: "Pass { change }, { transaction }, { context }, { table, key, to } or { table, to }.",
+  });
+}
+
+/** What the context of a revert says of it, under `reverts`: plain JSON. */
+export function describeUnit(unit: RevertUnit): Readonly<Record<string, unknown>> {
+  const described: Record<string, unknown> = { ...unit };
+  if ("to" in unit) described.to = timeText(unit.to);
+  if ("transaction" in unit && typeof unit.transaction !== "object") {
+    described.transaction = String(unit.transaction);
+  }
+  return described;
+}
+
+/** A time as PostgreSQL reads it. */
+function timeText(time: Date | string): string {
+  return time instanceof Date ? time.toISOString() : time;
+}
+
+function transactionCondition(transaction: TransactionId): UnitCondition {
+  if (typeof transaction === "object" && transaction !== null) {
+    const { source, commitLsn } = transaction;
+    if (/^\d{1,10}$/.test(String(source)) && /^[0-9a-f]{1,8}\/[0-9a-f]{1,8}$/i.test(commitLsn)) {
+      return {
+        where: "c.source_id = $1::text::integer and c.commit_lsn = $2::text::pg_lsn",
+        parameters: [String(source), commitLsn],
+      };
+    }
+  } else if (/^\d{1,19}$/.test(String(transaction))) {
+    return { where: "c.transaction_id = $1::text::bigint", parameters: [String(transaction)] };
+  }
+  throw new BemiError("usage", "This is no transaction", {
+    hint: "Pass the transaction_id of a change, or { source, commitLsn }.",
+  });
+}
+
+const isText = (value: unknown): value is string => typeof value === "string" && value !== "";
+
+const isObject = (value: unknown): value is object =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
