@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { onWarning } from "../mod.ts";
 import { contextHeaders } from "../src/adapters/supabase.ts";
+import type { Database } from "../src/database/port.ts";
 import { importChanges, seal as sealIn } from "../src/install/mod.ts";
 import { onEachServer, type TestDatabase } from "./support/databases.ts";
 import { BEMI, createSlot, install, maintain, runWorker, SCHEMA, track } from "./support/installation.ts";
@@ -65,6 +66,29 @@ async function recorded(
   if (capture === "wal") await runWorker({ source: database.url, once: true }).finished;
   return await seen(database.port);
 }
+
+/** What an API role may do with anything of Bemi's. */
+const apiRights = (port: Database): Promise<object[]> =>
+  port.query(
+    `select role, kind, name from (
+      select 'schema' as kind, oid::regnamespace::text as name, has_schema_privilege(role, oid, 'usage, create') as may, role
+      from pg_namespace, unnest($1::text::text[]) as role where oid = '${BEMI}'::regnamespace
+      union all
+      select 'relation', c.oid::regclass::text,
+        case c.relkind when 'S' then has_sequence_privilege(role, c.oid, 'usage, select, update')
+          else has_table_privilege(role, c.oid, 'select, insert, update, delete, truncate, references, trigger') end, role
+      from pg_class c, unnest($1::text::text[]) as role
+      where c.relnamespace = '${BEMI}'::regnamespace and c.relkind in ('r', 'p', 'v', 'S') or c.oid = 'public.changes'::regclass
+      union all
+      select 'function', p.oid::regprocedure::text, has_function_privilege(role, p.oid, 'execute'), role
+      from pg_proc p, unnest($1::text::text[]) as role where p.pronamespace = '${BEMI}'::regnamespace
+      union all
+      select 'type', t.oid::regtype::text, has_type_privilege(role, t.oid, 'usage'), role
+      from pg_type t, unnest($1::text::text[]) as role
+      where t.typnamespace = '${BEMI}'::regnamespace and t.typtype = 'c' and t.typrelid in (select oid from pg_class where relkind = 'c')
+    ) as rights where may order by 1, 2, 3`,
+    [`{${ROLES.join()}}`],
+  );
 
 const USER = { sub: "7d0b", role: "authenticated", email: "zoë@example.com" };
 const CONTEXT = { page: "/todos", email: "zoë@例.com", action: 'say "hi"\n' };
@@ -152,29 +176,7 @@ onEachServer("Supabase and PostgREST", (open) => {
         await port.execute(`update ${BEMI}.settings set partitions_ahead = 6`);
         await maintain(db);
         // Whatever default privileges gave was taken back, also from what was made later.
-        expect(
-          await port.query(
-            `
-          select r.rolname, k.kind, k.name from pg_roles r, (
-            select 'schema' as kind, oid::regnamespace::text as name, has_schema_privilege(role, oid, 'usage, create') as may, role
-            from pg_namespace, unnest($1::text::text[]) as role where oid = '${BEMI}'::regnamespace
-            union all
-            select 'relation', c.oid::regclass::text,
-              case c.relkind when 'S' then has_sequence_privilege(role, c.oid, 'usage, select, update')
-                else has_table_privilege(role, c.oid, 'select, insert, update, delete, truncate, references, trigger') end, role
-            from pg_class c, unnest($1::text::text[]) as role
-            where c.relnamespace = '${BEMI}'::regnamespace and c.relkind in ('r', 'p', 'v', 'S') or c.oid = 'public.changes'::regclass
-            union all
-            select 'function', p.oid::regprocedure::text, has_function_privilege(role, p.oid, 'execute'), role
-            from pg_proc p, unnest($1::text::text[]) as role where p.pronamespace = '${BEMI}'::regnamespace
-            union all
-            select 'type', t.oid::regtype::text, has_type_privilege(role, t.oid, 'usage'), role
-            from pg_type t, unnest($1::text::text[]) as role
-            where t.typnamespace = '${BEMI}'::regnamespace and t.typtype = 'c' and t.typrelid in (select oid from pg_class where relkind = 'c')
-          ) as k where k.role = r.rolname and k.may`,
-            [`{${ROLES.join()}}`],
-          ),
-        ).toEqual([]);
+        expect(await apiRights(port)).toEqual([]);
 
         await using api = await postgrest(database.connect({ username: "authenticator", max: 1 }));
         const forged = { db: { user: "postgres" }, jwt: { sub: "boss" }, client: { page: "/x" }, user_id: 1 };
@@ -263,6 +265,38 @@ onEachServer("Supabase and PostgREST", (open) => {
         }
       }, isSealed),
   );
+
+  test("an owner that is no superuser, as on such hosts, gives them no more", async () => {
+    await using database = await open();
+    const { port } = database;
+    const [{ name } = { name: "" }] = await port.query<{ name: string }>("select current_database() as name");
+    await port.execute(`${HOST} create role host_owner login replication;
+      grant create on database ${name} to host_owner; grant create on schema public to host_owner;
+      set role host_owner; ${DEFAULTS.replace(/grant usage.*;/, "")} reset role;
+      grant usage on schema public to anon, authenticated, service_role`);
+    const owner = database.connect({ username: "host_owner", max: 1 });
+    try {
+      await owner.unsafe(TODOS);
+      await install(owner);
+      await createSlot(owner);
+      await track(owner, "todos", { capture: "trigger" });
+      await owner.unsafe(`update ${BEMI}.settings set partitions_ahead = 6`);
+      await maintain(owner);
+      expect(await apiRights(port)).toEqual([]);
+      await using api = await postgrest(database.connect({ username: "authenticator", max: 1 }));
+      expect((await new PostgrestClient(api.url).from("todos").insert({ task: "Sleep" })).error).toBeNull();
+      expect((await new PostgrestClient(api.url).from("changes").select()).error?.code).toBe("42501");
+      expect((await seen(port)).map(({ context }) => context.db)).toEqual([
+        expect.objectContaining({ user: "authenticator", role: "anon" }),
+      ]);
+    } finally {
+      await owner.end();
+      await port.execute(
+        `drop owned by host_owner cascade; drop owned by anon, authenticated, service_role, authenticator;
+        drop role host_owner, authenticator, anon, authenticated, service_role`,
+      );
+    }
+  });
 
   test("what another Bemi's table let API roles read by default, the view does not", async () => {
     await using database = await open();
