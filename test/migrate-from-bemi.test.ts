@@ -71,7 +71,10 @@ onEachServer("moving from Bemi's own triggers and worker", (open) => {
 
       await write("CREATE todos 2", "insert into todos values (2, 'before the step')");
       step(database, "bemi init --all");
-      // Both record now; theirs must be able to read on.
+      // Both record now; theirs must be able to read on, and their triggers, which write nothing, cost no row level.
+      expect(await port.query(`select row_level from ${BEMI}.tracked_tables`)).toEqual([{
+        row_level: false,
+      }]);
       await write("CREATE todos 3", "insert into todos values (3, 'both')");
       await write("DELETE todos 1", "delete from todos where id = 1");
       await port.execute("create table notes (id int primary key, body text)");

@@ -1,36 +1,29 @@
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { cachedFolder } from "./cached-folder.ts";
 
-/** Packages that a test drives, kept outside the checkout between runs. */
+/** Packages that a test drives, without their install scripts. */
 export interface NpmPackages {
   readonly folder: string;
   readonly require: NodeJS.Require;
 }
 
-/** `undefined`, and a warning that says why, where they cannot be installed. */
-export function npmPackages(name: string, packages: readonly string[]): NpmPackages | undefined {
-  const folder = join(
-    tmpdir(),
-    `bemi-test-npm-${name}-${packages.join("-").replace(/[^\w.]+/g, "-")}`.slice(0, 200),
-  );
-  const complete = join(folder, ".complete");
-  if (!existsSync(complete)) {
-    rmSync(folder, { recursive: true, force: true });
-    mkdirSync(folder, { recursive: true });
+/** @param prepare what is to be done in the folder besides; returns why it failed, if so */
+export function npmPackages(
+  name: string,
+  packages: readonly string[],
+  prepare: (folder: string) => string | undefined = () => undefined,
+): NpmPackages | undefined {
+  const folder = cachedFolder(`npm-${name}`, packages, (folder) => {
     writeFileSync(join(folder, "package.json"), '{ "private": true }');
     const options = ["--no-audit", "--no-fund", "--no-save", "--ignore-scripts"];
-    const { status, stderr } = spawnSync("npm", ["install", ...options, ...packages], {
+    const { status, stderr, error } = spawnSync("npm", ["install", ...options, ...packages], {
       cwd: folder,
       encoding: "utf8",
     });
-    if (status !== 0) {
-      console.warn(`The tests with ${name} are skipped: npm install ${packages.join(" ")} failed: ${stderr}`);
-      return undefined;
-    }
-    writeFileSync(complete, "");
-  }
-  return { folder, require: createRequire(join(folder, "package.json")) };
+    return status === 0 ? prepare(folder) : error?.message ?? stderr;
+  });
+  return folder === undefined ? undefined : { folder, require: createRequire(join(folder, "package.json")) };
 }
