@@ -51,6 +51,7 @@ onEachServer("a worker that listens", (open, version) => {
       const found = await metricsOf(worker);
       expect(found.get("bemi_changes_written_total")).toBe(2);
       expect(found.get("bemi_changes_set_aside_total")).toBe(1);
+      expect(found.has(`bemi_heartbeat_timestamp_seconds{${at}}`)).toBe(true);
       return found;
     }, PATIENCE);
     expect(found.get("bemi_transactions_written_total")).toBe(3);
@@ -67,6 +68,7 @@ onEachServer("a worker that listens", (open, version) => {
     expect(found.get(`bemi_slot_wal_status{${ofSlot},status="reserved"}`)).toBe(1);
     expect(found.get(`bemi_slot_retained_bytes{${ofSlot}}`)).toBeGreaterThan(0);
     expect(found.get(`bemi_slot_confirmed_lag_bytes{${ofSlot}}`)).toBeGreaterThanOrEqual(0);
+    expect(found.get(`bemi_heartbeat_seconds{${at}}`)).toBeGreaterThanOrEqual(0);
     // Nothing limits what the slot keeps, and so nothing can be lost.
     expect(found.has(`bemi_slot_safe_wal_bytes{${ofSlot}}`)).toBe(false);
     const { body } = await worker.get("/metrics");
@@ -179,6 +181,11 @@ test("a loop that does not turn is not healthy, and a worker that knows too litt
   state.observe({ ...slot, flushed: "1/FFFFFFF0" });
   expect(readiness(state.current, 10).isWell).toBe(true);
   expect(readiness(state.current, 9).isWell).toBe(false);
+  state.observe({ kind: "standby", slot: "bemi" });
+  expect(readiness(state.current, 0).isWell).toBe(true);
+  expect(state.current).toMatchObject({ mode: "standby", slot: undefined });
+  state.observe({ ...slot, flushed: "2/0" });
+  expect(state.current).toMatchObject({ mode: "bulk", slot: { name: "bemi", safe: 5 } });
   state.observe({ kind: "retry", code: "57P01", delay: 1 });
   expect(readiness(state.current, Infinity).isWell).toBe(false);
   expect(state.current.slot).toBeUndefined();

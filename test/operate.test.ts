@@ -39,7 +39,7 @@ test("the alert rules are PromQL about metrics and labels that the worker has", 
   expect([status, stderr, stdout]).toEqual([0, "", alertRules()]);
   const { groups } = parse(stdout) as { groups: { name: string; rules: Rule[] }[] };
   const rules = groups.flatMap(({ rules }) => rules);
-  expect(new Set(rules.map(({ alert }) => alert)).size).toBe(10);
+  expect(new Set(rules.map(({ alert }) => alert)).size).toBe(11);
   for (const rule of rules) {
     expect(
       Object.keys(rule).filter((key) => !["alert", "expr", "for", "labels", "annotations"].includes(key)),

@@ -25,6 +25,14 @@ const GAUGES = {
     "From the last written commit to its being in the log",
     (state) => seconds(state.delay),
   ],
+  bemi_heartbeat_seconds: [
+    "What the last heartbeat took through the Write-Ahead Log and back",
+    (state) => seconds(state.heartbeat?.roundTrip),
+  ],
+  bemi_heartbeat_timestamp_seconds: [
+    "When the last heartbeat came back",
+    (state) => seconds(state.heartbeat?.at),
+  ],
   bemi_last_change_timestamp_seconds: [
     "When the last written change was committed",
     (state) => seconds(state.lastChangeAt),

@@ -20,6 +20,8 @@ export interface WorkerState {
   readonly lastChangeAt: number | undefined;
   /** Milliseconds from the last commit to its being in the log. */
   readonly delay: number | undefined;
+  /** The last heartbeat that came back: milliseconds that it took through the WAL, and when that was. */
+  readonly heartbeat: { readonly roundTrip: number; readonly at: number } | undefined;
   readonly lastError: { readonly code: string; readonly at: number } | undefined;
   /** Absent while this worker does not look after the slot. */
   readonly slot: SlotFacts | undefined;
@@ -60,6 +62,7 @@ export function workerState(
     maintenanceFailures: 0,
     lastChangeAt: undefined,
     delay: undefined,
+    heartbeat: undefined,
     lastError: undefined,
     slot: undefined,
   };
@@ -88,14 +91,13 @@ export function workerState(
     switch (event.kind) {
       case "started":
         slotName = event.slot;
-        return { database: event.database, mode: state.mode === "standby" ? "standby" : initial };
+        return { database: event.database, mode: initial };
       case "reading":
         return { mode: event.mode };
       case "standby":
-        return { mode: "standby", slot: undefined };
+        return { mode: "standby", slot: undefined, heartbeat: undefined };
       case "written":
         return {
-          mode: state.mode === "standby" ? initial : state.mode,
           written: state.written + event.written,
           transactions: state.transactions + event.transactions,
           setAside: state.setAside + event.setAside,
@@ -103,13 +105,16 @@ export function workerState(
           delay: event.delay,
         };
       case "slot":
-        return state.mode === "standby" ? {} : { slot: slotFacts(event) };
+        return { mode: state.mode === "standby" ? initial : state.mode, slot: slotFacts(event) };
+      case "heartbeat":
+        return { heartbeat: { roundTrip: event.roundTrip, at: Date.now() } };
       case "gap":
         return { gaps: state.gaps + 1 };
       case "retry":
         return {
           mode: "connecting",
           slot: undefined,
+          heartbeat: undefined,
           reconnects: state.reconnects + 1,
           lastError: { code: event.code, at: Date.now() },
         };

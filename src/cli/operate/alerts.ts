@@ -58,11 +58,19 @@ groups:
           description: It is slower than the application writes, or a transaction stays open. See bemi status.
 
       - alert: BemiSlow
-        expr: max by (database) (bemi_commit_to_log_seconds) > 60
+        expr: max by (database) (bemi_heartbeat_seconds) > 60
         for: 10m
         labels: { severity: warning }
         annotations:
           summary: Changes take {{ $value | humanizeDuration }} to be recorded
+
+      - alert: BemiSilent
+        expr: time() - max by (database) (bemi_heartbeat_timestamp_seconds) > 300
+        for: 10m
+        labels: { severity: critical }
+        annotations:
+          summary: No heartbeat came back for {{ $value | humanizeDuration }}
+          description: The worker is connected, and nothing comes through. See bemi status, and its log.
 
       - alert: BemiSetAside
         expr: increase(bemi_changes_set_aside_total[1h]) > 0
