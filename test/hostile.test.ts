@@ -1,8 +1,12 @@
+import { spawnSync } from "node:child_process";
+import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import * as api from "../src/install/mod.ts";
 import { onEachDatabase, onEachServer } from "./support/databases.ts";
 import { BEMI, createSlot, install, runWorker, SCHEMA as schema, track } from "./support/installation.ts";
 import { seen, story } from "./support/todos.ts";
+
+const bin = fileURLToPath(new URL("../dist/src/cli/bin.js", import.meta.url));
 
 // What somebody who may use the database, but not Bemi's schema, can try.
 onEachServer("an application that tries to pass for another", (open) => {
@@ -88,6 +92,120 @@ onEachServer("an application that tries to pass for another", (open) => {
     } finally {
       await port.execute("drop owned by bemi_somebody; drop role bemi_somebody");
     }
+  });
+});
+
+const EVIL = `create schema evil;
+  create function evil.never() returns void language plpgsql as $$ begin raise exception 'called' using errcode = 'ZZ666'; end $$;
+  do $$ declare v_name text; begin
+    foreach v_name in array array['format(text, name, name) returns text', 'format(text, text, text) returns text',
+      'set_config(text, text, boolean) returns text', 'current_setting(text) returns text', 'current_setting(text, boolean) returns text',
+      'to_regclass(text) returns regclass', 'current_database() returns name', 'version() returns text', 'now() returns timestamptz',
+      'pg_current_wal_flush_lsn() returns pg_lsn', 'pg_replication_slot_advance(name, pg_lsn) returns record',
+      'hashtextextended(text, integer) returns bigint', 'pg_has_role(name, oid, text) returns boolean',
+      'pg_logical_emit_message(boolean, text, text) returns pg_lsn', 'pg_backend_pid() returns integer',
+      'to_jsonb(anyelement) returns jsonb', 'clock_timestamp() returns timestamptz', 'octet_length(text) returns integer',
+      'json_build_object(text, oid, text, text) returns json', 'to_char(timestamp, text) returns text']
+    loop
+      execute format('create function evil.%s language plpgsql as $f$ begin perform evil.never(); end $f$', v_name);
+    end loop;
+    foreach v_name in array array['text, text', 'name, text', 'name, name', 'oid, oid'] loop
+      execute format('create function evil.equal(%s) returns boolean language plpgsql as $f$ begin perform evil.never(); end $f$', v_name);
+      execute format('create operator evil.= (leftarg = %s, rightarg = %s, function = evil.equal)',
+        split_part(v_name, ', ', 1), split_part(v_name, ', ', 2));
+    end loop;
+    execute format('alter database %I set search_path = evil, pg_catalog, public', current_database());
+  end $$;`;
+
+onEachServer("a search path in which somebody's functions and operators come before PostgreSQL's", (open) => {
+  test("leads neither the command line astray, nor a write that is captured, nor the worker", async () => {
+    await using database = await open();
+    const { port, url } = database;
+    await port.execute(
+      `create table todos (id int primary key, task text); insert into todos values (0); ${EVIL}`,
+    );
+    const bemi = (...args: string[]): string => {
+      const ran = spawnSync(process.execPath, [bin, ...args, "--database-url", url], { encoding: "utf8" });
+      expect([args, ran.status, ran.stderr]).toEqual([args, 0, expect.not.stringMatching(/ZZ666/)]);
+      return ran.stdout;
+    };
+    const write = async (id: number): Promise<void> => {
+      const app = database.connect({ max: 1, fetch_types: false });
+      // Led astray for sure, were it not for its qualified name.
+      await expect(app.unsafe("select current_database()")).rejects.toMatchObject({ code: "ZZ666" });
+      await app.unsafe(`insert into todos values (${id})`);
+      await app.end();
+    };
+    bemi("init", "--all", "--capture", "wal");
+    await port.execute(api.rolesSql());
+    try {
+      await port.execute("alter role bemi_worker login");
+      await write(1);
+      await runWorker({ source: url.replace("postgres@", "bemi_worker@"), once: true, schema: "bemi" })
+        .finished;
+      bemi("track", "todos", "--capture", "trigger", "--baseline");
+      await write(2);
+      expect(
+        [...bemi("changes", "todos", "--json").matchAll(/"operation" : "(\w+)"/g)].map((match) => match[1]),
+      ).toEqual(["CREATE", "SNAPSHOT", "SNAPSHOT", "CREATE"]);
+      for (
+        const args of [["status"], ["doctor", "--json"], ["maintain"], ["untrack", "todos"], [
+          "init",
+          "--dry-run",
+        ]]
+      ) {
+        bemi(...args);
+      }
+    } finally {
+      await port.execute(`drop owned by bemi_application, bemi_reader, bemi_worker;
+        drop role bemi_application, bemi_reader, bemi_worker`);
+    }
+    bemi("uninstall", "--yes");
+  });
+});
+
+onEachServer("a database without an encoding", (open) => {
+  test("keeps taking whatever bytes its application writes, polled or not", async () => {
+    await using database = await open({ encoding: "SQL_ASCII" });
+    const { db, port } = database;
+    await install(db);
+    await createSlot(db);
+    await port.execute(
+      "create table jobs (id int primary key, v text); create table todos (id int primary key, v text)",
+    );
+    await track(db, "jobs", { capture: "wal", polled: true });
+    await track(db, "todos", { capture: "wal" });
+    const app = database.connect({ max: 1, connection: { client_encoding: "SQL_ASCII" } });
+    for (const table of ["jobs", "todos"]) {
+      await app.unsafe(`insert into ${table} values (1, 'a')`);
+      // A byte that is no UTF-8, in the statement and in the context.
+      await app.unsafe(`do $$ begin
+        perform set_config('bemi.context', '{"who": "J' || convert_from('\\xf6'::bytea, 'SQL_ASCII') || 'rg"}', true);
+        update ${table} set v = 'b' where id = 1 and v <> convert_from('\\xf6'::bytea, 'SQL_ASCII'); end $$`);
+    }
+    await runWorker({ source: database.url, once: true }).finished;
+    expect(await story(port)).toEqual(["CREATE jobs 1", "UPDATE jobs 1", "CREATE todos 1", "UPDATE todos 1"]);
+  });
+});
+
+onEachServer("a masked column", (open) => {
+  test("is not in what was set aside, in errors or in the worker's log either", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await install(db);
+    await createSlot(db);
+    await port.execute("create table people (id int primary key, body json, password text)");
+    await track(db, "people", { capture: "wal", mask: ["password"] });
+    const told: unknown[] = [];
+    await port.execute(
+      `insert into people values (1, '"\\u0000"', 's3cret one'); update people set password = 's3cret two';
+      update people set body = '"\\ud800"', password = 's3cret three'; delete from people`,
+    );
+    const log = (event: object): void => void told.push(Object.values(event).map(String));
+    await runWorker({ source: database.url, once: true, log }).finished;
+    const aside = await port.query<{ change: string }>(`select change from ${BEMI}.set_aside`);
+    expect(aside.length).toBeGreaterThanOrEqual(3);
+    expect(JSON.stringify([aside, told, await seen(port)])).not.toMatch(/s3cret/);
   });
 });
 

@@ -63,14 +63,28 @@ export async function withConnection<R>(
   const options = {
     max: 1,
     onnotice: () => {},
+    // Asked by names that a search path can lead astray, and its failure would end the process.
+    fetch_types: false,
     connect_timeout: 15,
     socket: openSocket as unknown as () => Promise<Socket>,
     connection: { application_name: "bemi" },
   };
   const sql = "url" in target ? postgres(target.url, options) : postgres({ ...target, ...options });
   try {
+    await trustCatalog(sql);
     return await fn(sql);
   } finally {
     await sql.end({ timeout: 1 });
   }
+}
+
+/**
+ * Where somebody's schema comes before pg_catalog, its functions and operators would run with this role's rights, which
+ * may be a superuser's. Elsewhere nothing is set, for behind a pooler others would get the setting.
+ */
+async function trustCatalog(sql: postgres.Sql): Promise<void> {
+  const [row] = await sql<{ path: string }[]>`select pg_catalog.current_setting('search_path') as path`;
+  const path = row?.path ?? "";
+  if (!/\bpg_catalog\b/.test(path) || /^\s*"?pg_catalog\b/.test(path)) return;
+  await sql`select pg_catalog.set_config('search_path', ${`pg_catalog, ${path}`}, false)`;
 }

@@ -67,7 +67,7 @@ export async function changesJson(db: DatabaseLike, filter: ChangesFilter = {}):
     inSchema(
       schema,
       `select json from (
-      select json_build_object('id', id, 'database', database, 'schema', schema, 'table', "table",
+      select pg_catalog.json_build_object('id', id, 'database', database, 'schema', schema, 'table', "table",
           'primary_key', primary_key, 'former_primary_key', former_primary_key, 'operation', operation,
           'before', before, 'after', after, 'context', context,
           'committed_at', to_char(committed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
@@ -94,7 +94,7 @@ function conditions(filter: ChangesFilter): { where: string; parameters: string[
   if (filter.key !== undefined) {
     const key = bind(filter.key, "text");
     parts.push(
-      `(hashtextextended(primary_key, 0) = hashtextextended(${key}, 0) and primary_key = ${key} or former_primary_key = ${key})`,
+      `(pg_catalog.hashtextextended(primary_key, 0) = pg_catalog.hashtextextended(${key}, 0) and primary_key = ${key} or former_primary_key = ${key})`,
     );
   }
   if (filter.operation !== undefined) parts.push(`operation = ${bind(filter.operation, "text")}`);

@@ -77,7 +77,7 @@ const copySql = (table: string): string => `
     select t.schema, t."table", coalesce(n.nspname, t.schema) as root_schema, coalesce(c.relname, t."table") as root_table,
       r.key_columns, "bemi".masked_columns(r.relation, r.masked, r.masked_numbers) as masked
     from (select distinct schema, "table" from ${table}) as t
-      left join pg_class c on c.oid = pg_partition_root(to_regclass(format('%I.%I', t.schema, t."table")))
+      left join pg_class c on c.oid = pg_partition_root(to_regclass(pg_catalog.format('%I.%I', t.schema, t."table")))
       left join pg_namespace n on n.oid = c.relnamespace
       left join "bemi".tracked_tables r on r.schema = coalesce(n.nspname, t.schema) and r.name = coalesce(c.relname, t."table")
   ), theirs as (

@@ -89,7 +89,7 @@ export function installStatements(options: InstallSqlOptions = {}): string {
 }
 
 // One lock for all schemas of the database: they share the view public.changes.
-const LOCK = "select pg_advisory_xact_lock(hashtextextended('bemi.install', 0))";
+const LOCK = "select pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('bemi.install', 0))";
 
 function script(schema: string, from: number, createsSchema: boolean): string {
   const steps = migrations.slice(from).map(({ version, name, sql }) =>

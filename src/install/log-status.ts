@@ -62,7 +62,7 @@ export async function logStatus(
     [["changes", "sources"], readable],
     () =>
       ask<{ at: string; age: number }>(
-        `select json_build_object('at', max(c.committed_at), 'age', extract(epoch from now() - max(c.committed_at)))::text as json
+        `select pg_catalog.json_build_object('at', max(c.committed_at), 'age', extract(epoch from now() - max(c.committed_at)))::text as json
       from "bemi".sources s cross join lateral (select committed_at from "bemi".changes where source_id = s.id
         order by commit_lsn desc, transaction_index desc limit 1) as c
       having count(*) > 0`,
@@ -70,13 +70,13 @@ export async function logStatus(
   );
   const checkpoint = await see("checkpoint", [["checkpoints"], readable], () =>
     ask<CheckpointStatus>(
-      `select json_strip_nulls(json_build_object('slot', slot, 'endLsn', end_lsn,
+      `select json_strip_nulls(pg_catalog.json_build_object('slot', slot, 'endLsn', end_lsn,
         'age', extract(epoch from clock_timestamp() - updated_at), 'heartbeat', (to_jsonb(c) ->> 'heartbeat_ms')::integer))::text as json
       from "bemi".checkpoints c order by updated_at desc limit 1`,
     ));
   const gaps = await see("gaps", [["gaps"], readable], () =>
     ask<GapStatus[]>(
-      `select coalesce(json_agg(json_build_object('from', from_lsn, 'to', to_lsn, 'reason', reason, 'detectedAt', detected_at)
+      `select coalesce(json_agg(pg_catalog.json_build_object('from', from_lsn, 'to', to_lsn, 'reason', reason, 'detectedAt', detected_at)
         order by detected_at), '[]')::text as json
       from "bemi".gaps g where to_jsonb(g) ->> 'reconciled_at' is null`,
     ));
@@ -99,7 +99,7 @@ export async function logStatus(
       ),
   );
   const partitions = await ask<{ bytes: number; newest?: string }>(
-    `select json_strip_nulls(json_build_object('bytes', (
+    `select json_strip_nulls(pg_catalog.json_build_object('bytes', (
         select pg_relation_size(c.oid) from pg_class c
         where c.relnamespace = '"bemi"'::regnamespace and c.relname = 'changes_default'),
       'newest', (select max(c.relname::text) from pg_class c

@@ -58,7 +58,9 @@ end
 $$;
 
 -- Runs bemi-poll. REPLICATION is a superuser's to give, is not inherited, and reads the rows of every published table.
+-- Its own search path: a database may set one in which somebody's functions come before PostgreSQL's.
 create role bemi_worker replication;
+alter role bemi_worker set search_path = pg_catalog, pg_temp;
 grant usage on schema "bemi" to bemi_worker;
 grant select on "bemi".migrations, "bemi".tracked_tables to bemi_worker;
 grant select, insert, update on "bemi".checkpoints to bemi_worker;

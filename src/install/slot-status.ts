@@ -60,7 +60,7 @@ export async function slotStatus(
       ), wal as (
         select case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end as lsn
       )
-      select json_strip_nulls(json_build_object('name', own.name, 'walStatus', case when s.slot_name is null then 'missing'
+      select json_strip_nulls(pg_catalog.json_build_object('name', own.name, 'walStatus', case when s.slot_name is null then 'missing'
           else coalesce(s.wal_status, 'lost') end,
         'invalidationReason', to_jsonb(s) ->> 'invalidation_reason', 'active', coalesce(s.active, false), 'activePid', s.active_pid,
         'retained', wal.lsn - s.restart_lsn, 'confirmedLag', greatest(wal.lsn - s.confirmed_flush_lsn, 0),
@@ -87,7 +87,7 @@ export function timeToLoss(safe: number | undefined, rate: number | undefined): 
 
 export async function workerConnections(database: Database): Promise<WorkerConnections[]> {
   const rows = await database.query<{ json: string }>(
-    `select json_strip_nulls(json_build_object('role', usename, 'address', host(client_addr), 'connections', count(*),
+    `select json_strip_nulls(pg_catalog.json_build_object('role', usename, 'address', host(client_addr), 'connections', count(*),
       'age', extract(epoch from clock_timestamp() - min(backend_start)),
       'isStreaming', bool_or(coalesce(pid in (select active_pid from pg_replication_slots), false))))::text as json
     from pg_stat_activity where datname = current_database() and application_name = 'bemi worker'

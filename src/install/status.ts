@@ -109,7 +109,7 @@ export async function status(db: DatabaseLike, options: StatusOptions = {}): Pro
 async function trackedTables(database: Database, schema: string): Promise<TrackedTable[]> {
   const rows = await database.query<{ json: string }>(inSchema(
     schema,
-    `select json_build_object('schema', n.nspname, 'table', c.relname, 'capture', t.capture, 'ignore', t.ignored,
+    `select pg_catalog.json_build_object('schema', n.nspname, 'table', c.relname, 'capture', t.capture, 'ignore', t.ignored,
       'mask', t.masked, 'strict', t.is_strict, 'rowLevel', t.row_level)::text as json
     from "bemi".tracked_tables t join pg_class c on c.oid = t.relation join pg_namespace n on n.oid = c.relnamespace
     where t.relation = t.root order by n.nspname, c.relname`,

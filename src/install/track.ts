@@ -133,12 +133,13 @@ interface Candidate {
   readonly usual: "trigger" | "wal";
 }
 
-const CANDIDATES = `select format('%I.%I', n.nspname, c.relname) as name, "bemi".refusal(c.oid) as refusal,
+const CANDIDATES =
+  `select pg_catalog.format('%I.%I', n.nspname, c.relname) as name, "bemi".refusal(c.oid) as refusal,
     "bemi".wal_refusal(c.oid) as reason, pg_has_role(session_user, c.relowner, 'usage') as owned,
     t.capture as current, (select capture from "bemi".settings) as usual
   from pg_class c join pg_namespace n on n.oid = c.relnamespace left join "bemi".tracked_tables t on t.relation = c.oid
   where case when $1::text is null then c.oid in (select "bemi".all_tables())
-    else $1::text::jsonb ? format('%I.%I', n.nspname, c.relname) end
+    else $1::text::jsonb ? pg_catalog.format('%I.%I', n.nspname, c.relname) end
   order by 1`;
 
 function notFromWal({ name, reason }: Candidate): BemiError {
@@ -198,7 +199,7 @@ export async function resolve(db: Database, table: string): Promise<string> {
   let name: string | null | undefined;
   try {
     const [row] = await db.query<{ name: string | null }>(
-      `select format('%I.%I', n.nspname, c.relname) as name
+      `select pg_catalog.format('%I.%I', n.nspname, c.relname) as name
       from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = to_regclass($1::text)`,
       [table],
     );

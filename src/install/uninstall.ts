@@ -14,7 +14,7 @@ import { inSchema, requireInstalled } from "./schema.ts";
 export async function uninstall(db: DatabaseLike, options: SchemaOptions = {}): Promise<void> {
   const schema = options.schema ?? DEFAULT_SCHEMA;
   await connect(db).transaction(async (tx) => {
-    await tx.query("select pg_advisory_xact_lock(hashtextextended('bemi.install', 0))");
+    await tx.query("select pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('bemi.install', 0))");
     await requireInstalled(tx, schema);
     await tx.execute("set local search_path = pg_catalog, pg_temp; set local client_min_messages = warning");
     try {
