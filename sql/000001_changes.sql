@@ -63,7 +63,7 @@ create index changes_key on "bemi".changes ("table", hashtextextended(primary_ke
 
 create index changes_context on "bemi".changes using gin (context jsonb_path_ops);
 
--- Time ranges, and a look-up by id: an id is a UUIDv7 that begins with committed_at.
+-- Time ranges, and a look-up by id: an id is a UUIDv7 that begins with committed_at, but where it was imported.
 create index changes_time on "bemi".changes using brin (committed_at) with (pages_per_range = 32);
 
 create table "bemi".changes_default partition of "bemi".changes default;

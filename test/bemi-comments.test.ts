@@ -108,6 +108,32 @@ onEachDatabase("the comments of other languages' Bemi packages", (open, server) 
     });
   }
 
+  test("are found in the view, as Rails' Bemi::Change asks for them", async () => {
+    await using database = await open();
+    await todos(database, "trigger");
+    for (const user of [1, 2]) {
+      await database.port.execute(`${INSERT} /*Bemi {"user_id":${user},"nested":{"a":[1,2]}} Bemi*/`);
+    }
+    await database.port.execute(`UPDATE todos SET task = 'y' WHERE id = 1 /*Bemi {"user_id":1} Bemi*/`);
+    // Scopes of Bemi::ChangeQueryHelpers, as ActiveRecord writes them out.
+    for (
+      const [where, keys] of [
+        [`(context @> '{"user_id":1}')`, ["CREATE 1", "UPDATE 1"]],
+        [`(context @> '{"nested":{"a":[2]}}') AND "changes"."operation" = 'CREATE'`, [
+          "CREATE 1",
+          "CREATE 2",
+        ]],
+        [`(before @> '{"task":"x"}')`, ["UPDATE 1"]],
+        [`(after @> '{"task":"y"}') AND "changes"."primary_key" = '1'`, ["UPDATE 1"]],
+      ] as const
+    ) {
+      const rows = await database.port.query<{ operation: string; primary_key: string }>(
+        `SELECT "changes".* FROM "changes" WHERE ${where} ORDER BY "changes"."committed_at" ASC`,
+      );
+      expect(rows.map((row) => `${row.operation} ${row.primary_key}`), where).toEqual(keys);
+    }
+  });
+
   test("mean the same to the worker, where another Bemi's trigger sends them bare", async () => {
     await using database = await open();
     await install(database.db);

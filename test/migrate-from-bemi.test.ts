@@ -5,7 +5,7 @@ import { expect, test } from "vitest";
 import { importChanges } from "../src/install/mod.ts";
 import { onEachServer, type TestDatabase } from "./support/databases.ts";
 import { FORMER_WORKER, formerTriggers, formerWorker } from "./support/former-bemi.ts";
-import { BEMI, install, maintain, SCHEMA, track } from "./support/installation.ts";
+import { BEMI, install, maintain, SCHEMA, track, uninstall } from "./support/installation.ts";
 import { npmPackages } from "./support/npm-packages.ts";
 
 const root = fileURLToPath(new URL("../", import.meta.url));
@@ -103,6 +103,13 @@ onEachServer("moving from Bemi's own triggers and worker", (open) => {
       expect(await port.query(`select from ${BEMI}.changes_default`)).toEqual([]);
       await maintain(database.db);
       expect(await readChanges(database)).toEqual(changes);
+      step(database, "bemi doctor");
+      // An imported change is found by its id, which is not one of ours.
+      const [found] = await port.query<{ at: boolean }>(
+        `select (m).at = (select committed_at from changes where id = '${first?.id}') as at
+        from (select ${BEMI}.moment_of('${first?.id}') as m) as moment`,
+      );
+      expect(found?.at).toBe(true);
       await port.execute(`drop owned by ${role}; drop role ${role}`);
     },
   );
@@ -195,5 +202,7 @@ onEachServer("moving from Bemi's own triggers and worker", (open) => {
     await expect(importChanges(db, "nowhere", { schema: SCHEMA })).rejects.toMatchObject({
       code: "table_missing",
     });
+    await uninstall(db);
+    expect(await port.query("select from changes")).toHaveLength(3);
   });
 });

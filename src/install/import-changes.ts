@@ -71,7 +71,7 @@ const copySql = (table: string): string => `
   with source as (
     insert into "bemi".sources (id, system_identifier, timeline, database, capture) overriding system value
     select least(0, min(id) - 1), 'imported', 0, ${quoteLiteral(table)}, 'wal' from "bemi".sources
-    on conflict (system_identifier, timeline, database, capture) do update set timeline = 0
+    on conflict (system_identifier, timeline, database, capture, incarnation) do update set timeline = 0
     returning id
   ), tables as (
     select t.schema, t."table", coalesce(n.nspname, t.schema) as root_schema, coalesce(c.relname, t."table") as root_table,

@@ -66,6 +66,12 @@ begin
   end loop;
   if obj_description(to_regclass('public.changes'), 'pg_class') = 'Changes of tracked tables, from "bemi".changes' then
     drop view public.changes;
+    -- The table whose changes were imported gets its name back.
+    if to_regclass('public.bemi_former_changes') is not null
+      and exists (select from "bemi".sources where system_identifier = 'imported' and database = 'public.changes')
+    then
+      alter table public.bemi_former_changes rename to changes;
+    end if;
   end if;
   if obj_description(v_schema, 'pg_namespace') = 'Change tracking by Bemi' then
     drop schema "bemi" cascade;
