@@ -412,7 +412,7 @@ begin
       v_truncate.epoch, v_truncate.commit_lsn, v_truncate.transaction_index);
   end if;
   v_is_blank := v_truncate.epoch is not null
-    or v_baseline.finished_at is not null and v_baseline.row_count + v_baseline.skipped_count = 0 and v_baseline.started_at >= v_start;
+    or coalesce(v_baseline.finished_at = v_start, false);
   execute format('select min(changes.committed_at) %s and not (%s) and changes.operation = ''TRUNCATE''
     and changes.primary_key is null and changes.before = ''{}'' and changes.after = ''{}''', v_from, v_past) into v_next_truncate;
   v_is_complete := v_is_blank
@@ -453,7 +453,7 @@ begin
   if v_is_complete and v_keys <> '{}' then
     v_effects := "bemi".effects_without_overtaken(
       format(v_effects, case when v_is_blank or v_baseline.finished_at <= a_moment.at then format('%s and %s', v_since, v_past) else v_since end),
-      v_has_moves, 'departure', v_tracked.ignored);
+      v_has_moves, v_tracked.ignored);
     return query execute format($query$
       select bemi_key, %2$s, bemi_at
       from (
@@ -476,7 +476,7 @@ begin
           else array(select value from jsonb_array_elements_text(a_key::jsonb) with ordinality as e (value, n) order by n) end)) end)
     into v_live from pg_class c where c.oid = a_relation;
     if v_keys <> '{}' then
-      v_effects := "bemi".effects_without_overtaken(format(v_effects, format('not (%s)', v_past)), v_has_moves, 'arrival', v_tracked.ignored);
+      v_effects := "bemi".effects_without_overtaken(format(v_effects, format('not (%s)', v_past)), v_has_moves, v_tracked.ignored);
       return query execute format($query$
         with first as materialized (
           select distinct on (bemi_key) bemi_key, before as bemi_image, committed_at as bemi_at
@@ -497,7 +497,7 @@ begin
         from (
           select changes.before as bemi_image, changes.committed_at as bemi_at, %5$s as n %1$s and changes.before <> '{}' and %6$s
           union all
-          select changes.after, changes.committed_at, -1 * %5$s %1$s and changes.after <> '{}' and %6$s
+          select changes.after, changes.committed_at, -1 * %5$s %1$s and changes.after <> '{}' and changes.operation <> 'SNAPSHOT' and %6$s
           %3$s
         ) as effects
         group by 1 having sum(n) <> 0
@@ -542,28 +542,20 @@ $$;
 
 -- A key can be reached by one row before the other has left it, when a statement shifts keys: what leaves then is not
 -- what came. Such a departure must not be taken for the end of the newcomer (forwards), nor such an arrival for the
--- beginning of the key (backwards): they are left out.
-create function "bemi".effects_without_overtaken(a_effects text, a_has_moves boolean, a_left_out text, a_ignored text[]) returns text
+-- beginning of the key (backwards, or before a first image): they are left out.
+create function "bemi".effects_without_overtaken(a_effects text, a_has_moves boolean, a_ignored text[]) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select case when not a_has_moves then a_effects else format($query$
     select * from (
-      select ordered.*, %2$s as is_left_out
-      from (
-        select effects.*, lag(effects.after, 2) over key_order as second_after, lag(effects.after) over key_order as former_after,
-          lag(effects.is_move and effects.before is null) over key_order as follows_arrival, lag(effects.transaction_id) over key_order as former_transaction,
-          lead(effects.before) over key_order as next_before, lead(effects.after) over key_order as next_after, lag(effects.after) over key_order as previous_after,
-          lead(effects.transaction_id) over key_order as next_transaction
-        from (%1$s) as effects
-        window key_order as (partition by effects.bemi_key order by effects.epoch, effects.commit_lsn, effects.transaction_index)
-      ) as ordered
-    ) as marked where not coalesce(is_left_out, false)$query$, a_effects,
-    case a_left_out when 'departure' then
-      format('after is null and follows_arrival and former_transaction = transaction_id and (second_after is not null or before - %1$L::text[] <> former_after - %1$L::text[])', a_ignored)
-    else
-      format('before is null and is_move and next_after is null and next_before is not null and next_transaction = transaction_id
-        and (previous_after is not null or next_before - %1$L::text[] <> after - %1$L::text[])', a_ignored)
-    end) end
+      select effects.*,
+        after is null and lag(is_move and before is null) over key_order and lag(transaction_id) over key_order = transaction_id
+          and (lag(after, 2) over key_order is not null or before - %2$L::text[] <> lag(after) over key_order - %2$L::text[]) as is_overtaken,
+        is_move and before is null and lead(after) over key_order is null and lead(transaction_id) over key_order = transaction_id
+          and (lag(after) over key_order is not null or lead(before) over key_order - %2$L::text[] <> after - %2$L::text[]) as is_overtaking
+      from (%1$s) as effects
+      window key_order as (partition by bemi_key order by epoch, commit_lsn, transaction_index)
+    ) as marked where not coalesce(case when is_past then is_overtaken else is_overtaking end, false)$query$, a_effects, a_ignored) end
 $$;
 
 create function "bemi".repeatable_image(a_image jsonb, a_times numeric, a_relation text) returns jsonb

@@ -7,6 +7,7 @@
  * | `connection_failed` | the database could not be reached |
  * | `context_invalid` | a context is not a plain JSON object |
  * | `decode_failed` | bytes from the Write-Ahead Log are malformed, truncated or unknown |
+ * | `history_unknown` | the log does not know all of what was asked for; the hint says from when on it does |
  * | `invalid_name` | a schema name cannot be used |
  * | `gap` | part of the Write-Ahead Log was lost before it was read |
  * | `lock_timeout` | a table stayed locked by others through every attempt |
@@ -30,6 +31,7 @@ export type BemiErrorCode =
   | "decode_failed"
   | "invalid_name"
   | "gap"
+  | "history_unknown"
   | "lock_timeout"
   | "log_behind"
   | "missing_package"

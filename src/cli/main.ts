@@ -1,10 +1,12 @@
 import { Command, CommanderError } from "commander";
 import { onWarning } from "../context/warn.ts";
+import { addAsOf } from "./commands/as-of.ts";
 import { addChanges } from "./commands/changes.ts";
 import { addDemo } from "./commands/demo.ts";
 import { addDoctor } from "./commands/doctor.ts";
 import { addGenerate } from "./commands/generate.ts";
 import { addImportChanges } from "./commands/import-changes.ts";
+import { addHistory } from "./commands/history.ts";
 import { addInit } from "./commands/init.ts";
 import { addMaintain } from "./commands/maintain.ts";
 import { addMigrate } from "./commands/migrate.ts";
@@ -40,6 +42,8 @@ export async function main(args: readonly string[], io: Io): Promise<number> {
       addWorker,
       addChanges,
       addRevert,
+      addHistory,
+      addAsOf,
       addTrack,
       addUntrack,
       addStatus,

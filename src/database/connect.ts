@@ -19,6 +19,36 @@ export function connect(db: DatabaseLike): Database {
   });
 }
 
+/**
+ * Runs `fn` within one transaction, with the client of that transaction: of the same kind as the one passed in, as the
+ * application's own queries take it.
+ *
+ * @throws {BemiError} `unsupported_client`
+ */
+export async function inTransaction<R>(
+  db: DatabaseLike,
+  fn: (client: DatabaseLike, port: Database) => Promise<R>,
+): Promise<R> {
+  const port = connect(db);
+  const client = db as Partial<PostgresLike & PgliteLike & PgPoolLike>;
+  const begin = client.begin ?? client.savepoint ?? client.transaction;
+  if (begin) {
+    return await begin.call(db, (tx: DatabaseLike) => fn(tx, connect(tx))) as R;
+  }
+  if (typeof client.connect === "function" && typeof client.totalCount === "number") {
+    const one = await client.connect();
+    let broken = true;
+    try {
+      const result = await fromClient(one).transaction(() => fn(one, fromClient(one)));
+      broken = false;
+      return result;
+    } finally {
+      one.release(broken);
+    }
+  }
+  return await port.transaction((tx) => fn(db, tx));
+}
+
 function fromPostgres(sql: PostgresLike): Database {
   return {
     query: async <Row extends object>(text: string, parameters: readonly (string | null)[] = []) =>

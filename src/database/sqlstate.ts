@@ -20,6 +20,10 @@ export const SQLSTATE = {
   undefinedTable: "42P01",
   uniqueViolation: "23505",
   wrongObjectType: "42809",
+  /** Bemi's own: what was asked for is not known. */
+  historyUnknown: "BE001",
+  /** Bemi's own: there is no such change. */
+  changeMissing: "BE002",
 } as const;
 
 /** The SQLSTATE that a driver's error carries, whichever driver. */

@@ -48,7 +48,7 @@ grant execute on function "bemi".diff(jsonb, jsonb), "bemi".history(text, text),
   "bemi".table_spans(integer), "bemi".names_condition(integer), "bemi".table_number(text), "bemi".wal_lag(),
   "bemi".stays(text, text, "bemi".place, boolean), "bemi".shape_image(integer, jsonb, timestamptz), "bemi".known_hint(regclass, timestamptz),
   "bemi".key_columns(oid), "bemi".key_expression(text[]), "bemi".key_literals(oid, text[], text[]),
-  "bemi".effects_without_overtaken(text, boolean, text, text[]), "bemi".repeatable_image(jsonb, numeric, text) to bemi_reader;
+  "bemi".effects_without_overtaken(text, boolean, text[]), "bemi".repeatable_image(jsonb, numeric, text) to bemi_reader;
 do $$
 begin
   if to_regclass('public.changes') is not null then

@@ -1,7 +1,16 @@
 import type { Command } from "commander";
-import { type Change, changesJson, type Operation, OPERATIONS } from "../../history/mod.ts";
 import { sqlstateOf } from "../../database/sqlstate.ts";
 import { BemiError } from "../../errors.ts";
+import {
+  type Change,
+  changesJson,
+  type Group,
+  type GroupBy,
+  groups,
+  type Operation,
+  OPERATIONS,
+  TIME_BUCKETS,
+} from "../../history/mod.ts";
 import { withConnection } from "../connection.ts";
 import type { Io } from "../io.ts";
 import { requireKnownTable } from "../known-table.ts";
@@ -21,6 +30,7 @@ interface Options extends ConnectionOptions {
   readonly since?: string;
   readonly until?: string;
   readonly limit?: number;
+  readonly groupBy?: GroupBy;
   readonly json?: true;
 }
 
@@ -34,16 +44,34 @@ export function addChanges(program: Command, io: Io): void {
     .option("--since <time>", "committed at or after", timestamp)
     .option("--until <time>", "committed before", timestamp)
     .option("--limit <n>", "the latest so many (default: 100 as a table, all as JSON)", positiveInteger)
+    .option(
+      "--group-by <what>",
+      `count them by transaction, table, operation, ${
+        TIME_BUCKETS.join(", ")
+      }, user, or a key of the context`,
+      groupBy,
+    )
     .option("--json", "one JSON object a line, numbers exact")
     .addHelpText(
       "after",
       `
 Examples:
   bemi changes todos 42
-  bemi changes --context '{"user_id": 7}' --since 2026-11-01 --json`,
+  bemi changes --context '{"user_id": 7}' --since 2026-11-01 --json
+  bemi changes todos --group-by user_id
+  bemi changes --group-by day --operation delete`,
     )
     .action(async (table: string | undefined, key: string | undefined, options: Options) => {
-      const { databaseUrl, json, ...filter } = options;
+      const { databaseUrl, json, groupBy: by, ...filter } = options;
+      if (by !== undefined) {
+        const found = await withConnection(
+          databaseUrl,
+          io,
+          (sql) => groups(sql, { ...filter, by, table, key }),
+        );
+        io.out(json ? found.map((group) => `${JSON.stringify(group)}\n`).join("") : groupsTable(found));
+        return;
+      }
       const limit = options.limit ?? (json ? undefined : 100);
       const lines = await withConnection(databaseUrl, io, async (sql) => {
         const found = await changesJson(sql, { ...filter, table, key, limit }).catch(explainTime);
@@ -73,9 +101,34 @@ export function changesTable(lines: readonly string[]): string {
       const change = JSON.parse(line) as Change;
       return COLUMNS.map((column) => {
         const value = change[column];
-        if (column === "committed_at") return `${String(value).slice(0, 19).replace("T", " ")}+00`;
+        if (column === "committed_at") return shortTime(String(value));
         return typeof value === "object" && value !== null ? JSON.stringify(value) : value;
       });
     }),
   );
+}
+
+const OPERATION_COLUMNS = OPERATIONS.map((name) => name.toLowerCase());
+
+function groupsTable(found: readonly Group[]): string {
+  return psqlTable(
+    ["key", "changes", ...OPERATION_COLUMNS, "tables", "first", "last"],
+    found.map((group) => [
+      group.key,
+      String(group.changes),
+      ...OPERATIONS.map((name) => String(group.operations[name] ?? "")),
+      group.tables.join(", "),
+      shortTime(group.first_committed_at),
+      shortTime(group.last_committed_at),
+    ]),
+  );
+}
+
+const shortTime = (time: string): string => `${time.slice(0, 19).replace("T", " ")}+00`;
+
+/** A word that is known, else a path in the context; `user` is the database's. */
+function groupBy(text: string): GroupBy {
+  if (text === "user") return { context: ["db", "user"] };
+  const known = ["transaction", "table", "operation", ...TIME_BUCKETS] as const;
+  return known.find((word) => word === text) ?? { context: text };
 }

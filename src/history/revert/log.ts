@@ -1,6 +1,6 @@
 import type { Database } from "../../database/port.ts";
 import { inSchema } from "../../install/schema.ts";
-import type { Operation } from "../changes.ts";
+import type { Operation } from "../change.ts";
 import { type Image, readImage } from "./image.ts";
 import { type RevertUnit, unitCondition } from "./unit.ts";
 

@@ -1,0 +1,140 @@
+import { connect } from "../database/connect.ts";
+import type { Database, DatabaseLike } from "../database/port.ts";
+import { DEFAULT_SCHEMA } from "../identifiers.ts";
+import { inSchema, requireInstalled } from "../install/schema.ts";
+import { resolve } from "../install/track.ts";
+import { explained } from "./explained.ts";
+import { binder } from "./filter.ts";
+import { type Moment, momentCall } from "./moment.ts";
+import { queryPast } from "./past.ts";
+import { waitForWorker } from "./worker-lag.ts";
+
+/** Options of {@linkcode asOf}. */
+export interface AsOfOptions {
+  /** @default "bemi" */
+  readonly schema?: string | undefined;
+  /**
+   * How long to wait, in milliseconds, for a worker that has not yet read what was committed until now, before
+   * `log_behind` is thrown; `false` takes what is in the log.
+   * @default 5000
+   */
+  readonly wait?: number | false | undefined;
+}
+
+/** Options of {@linkcode asOf} for one table. */
+export interface TableAsOfOptions extends AsOfOptions {
+  /** The primary key's text, or a JSON array of several columns: only that row, found by an index. */
+  readonly key?: string | undefined;
+}
+
+/** Options of {@linkcode asOf} for queries. */
+export interface QueryAsOfOptions extends AsOfOptions {
+  /**
+   * The tables that the queries read, as in SQL. Each is copied for the transaction, so name them where there are many.
+   * @default every tracked table
+   */
+  readonly tables?: readonly string[] | undefined;
+}
+
+/**
+ * The rows of a table as they were at a moment, in today's columns, as the client gives them: `bemi.as_of` in SQL.
+ *
+ * @throws {BemiError} `history_unknown`, whose hint says from when on it is known; `log_behind`, `table_missing`, `schema_missing`
+ * @example
+ * ```ts
+ * import { PGlite } from "@electric-sql/pglite";
+ * import { asOf } from "@bemi/core/history";
+ *
+ * const db = await PGlite.create();
+ * const [todo] = await asOf<{ id: number; task: string }>(db, "todos", "2026-11-03 09:00+00", { key: "42" });
+ * ```
+ */
+export async function asOf<Row extends object = Record<string, unknown>>(
+  db: DatabaseLike,
+  table: string,
+  moment: Moment,
+  options?: TableAsOfOptions,
+): Promise<Row[]>;
+/**
+ * Runs the application's own queries in the past: `fn` gets a client of the same kind, in one read-only transaction in
+ * which every tracked table, by its name without a schema, is as it was. Names with a schema, and the application's
+ * views and functions, still mean the present.
+ *
+ * @throws {BemiError} as above
+ * @example
+ * ```ts
+ * import postgres from "postgres";
+ * import { asOf } from "@bemi/core/history";
+ *
+ * const open = await asOf(postgres(), new Date("2026-11-03"), (past) => past`SELECT * FROM todos WHERE NOT is_completed`);
+ * ```
+ */
+export async function asOf<Client extends DatabaseLike, R>(
+  db: Client,
+  moment: Moment,
+  fn: (past: Client) => PromiseLike<R>,
+  options?: QueryAsOfOptions,
+): Promise<R>;
+export async function asOf(
+  db: DatabaseLike,
+  tableOrMoment: string | Moment,
+  momentOrFn: Moment | ((past: DatabaseLike) => PromiseLike<unknown>),
+  options: TableAsOfOptions & QueryAsOfOptions = {},
+): Promise<unknown> {
+  const { schema = DEFAULT_SCHEMA, wait = 5000, key, tables } = options;
+  const database = connect(db);
+  await requireInstalled(database, schema);
+  const moment = typeof momentOrFn === "function" ? tableOrMoment : momentOrFn;
+  if (wait !== false) await waitForWorker(database, { schema, moment, wait });
+  try {
+    if (typeof momentOrFn === "function") {
+      return await queryPast(db, { schema, moment, fn: momentOrFn, tables });
+    }
+    const { from, parameters } = await tableAsOf(database, String(tableOrMoment), momentOrFn, {
+      schema,
+      key,
+    });
+    return await database.query(`select * ${from}`, parameters);
+  } catch (error) {
+    throw explained(error);
+  }
+}
+
+/** As {@linkcode asOf} for one table, but each row is the JSON text that the server made: its numbers are exact. */
+export async function asOfJson(
+  db: DatabaseLike,
+  table: string,
+  moment: Moment,
+  options: TableAsOfOptions = {},
+): Promise<string[]> {
+  const { schema = DEFAULT_SCHEMA, wait = 5000, key } = options;
+  const database = connect(db);
+  await requireInstalled(database, schema);
+  if (wait !== false) await waitForWorker(database, { schema, moment, wait });
+  try {
+    const { from, parameters } = await tableAsOf(database, table, moment, { schema, key });
+    const rows = await database.query<{ json: string }>(
+      `select pg_catalog.to_json(bemi_row.*)::text as json ${from} as bemi_row`,
+      parameters,
+    );
+    return rows.map((row) => row.json);
+  } catch (error) {
+    throw explained(error);
+  }
+}
+
+async function tableAsOf(
+  database: Database,
+  table: string,
+  moment: Moment,
+  { schema, key }: { readonly schema: string; readonly key: string | undefined },
+): Promise<{ from: string; parameters: string[] }> {
+  const parameters: string[] = [];
+  const bind = binder(parameters);
+  const name = await resolve(database, table);
+  const call = momentCall(moment, bind);
+  const last = key === undefined ? "" : `, a_key => ${bind(key, "text")}`;
+  // The table may be called like the schema's token.
+  const from = `${inSchema(schema, `from "bemi".${call.name}(null::`)}${name}, ${call.arguments}${last})`;
+  return { from, parameters };
+}

@@ -1,0 +1,115 @@
+import type { JsonObject, Operation } from "./change.ts";
+import { parseCursor } from "./cursor.ts";
+
+/** What a change may be, or with `not` may not be; several values mean any of them. */
+export interface ChangeConditions {
+  /** `todos`, or with its schema `app.todos`: names as the log has them, without quotes. */
+  readonly table?: string | readonly string[] | undefined;
+  /** The primary key's text, before the change or after it; a JSON array of several columns. */
+  readonly key?: string | readonly string[] | undefined;
+  readonly operation?: Operation | readonly Operation[] | undefined;
+  /** Contained in the row before the change, as `@>` has it; an object, or JSON text where numbers must be exact. */
+  readonly before?: JsonObject | string | undefined;
+  /** Contained in the row after the change. */
+  readonly after?: JsonObject | string | undefined;
+  /** Contained in the change's context. */
+  readonly context?: JsonObject | string | undefined;
+  /** A column whose value differs between before and after. */
+  readonly changed?: string | readonly string[] | undefined;
+  /** `transaction_id` of a change. */
+  readonly transaction?: string | readonly string[] | undefined;
+}
+
+/** Which changes to read; what is left out does not restrict. */
+export interface ChangesFilter extends ChangeConditions {
+  readonly not?: ChangeConditions | undefined;
+  /** Earliest time of commit, as PostgreSQL reads a timestamp. */
+  readonly since?: Date | string | undefined;
+  /** Time of commit before which to stop. */
+  readonly until?: Date | string | undefined;
+}
+
+/** Which of them, by their place in the total order. */
+export interface Page {
+  /** So many: after the cursor `after`, else before the cursor `before`, else the latest. */
+  readonly limit?: number | undefined;
+  /** The cursor of a change, to read what follows it; `""` begins with the oldest. */
+  readonly after?: string | undefined;
+  /** The cursor of a change, to read what precedes it. */
+  readonly before?: string | undefined;
+}
+
+/** Puts a value into a statement's parameters, and returns its placeholder with a cast. */
+export type Bind = (value: string, type: string) => string;
+
+/** Collects parameters, which travel as text. */
+export function binder(parameters: string[]): Bind {
+  return (value, type) => `$${parameters.push(value)}::text::${type}`;
+}
+
+/** A filter as SQL conditions over the columns of the log. */
+export function filterConditions(filter: ChangesFilter, bind: Bind): string[] {
+  const parts = changeConditions(filter, bind);
+  // Each of them must not hold, whatever is NULL.
+  for (const part of filter.not ? changeConditions(filter.not, bind) : []) {
+    parts.push(`(${part}) is not true`);
+  }
+  const time = (value: Date | string): string =>
+    bind(value instanceof Date ? value.toISOString() : value, "timestamptz");
+  if (filter.since !== undefined) parts.push(`committed_at >= ${time(filter.since)}`);
+  if (filter.until !== undefined) parts.push(`committed_at < ${time(filter.until)}`);
+  return parts;
+}
+
+/** The places between two cursors as SQL conditions. */
+export function pageConditions({ after, before }: Page, bind: Bind): string[] {
+  const place = (operator: string, cursor: string): string => {
+    const { source, lsn, index } = parseCursor(cursor);
+    return `(source_id, commit_lsn, transaction_index) ${operator} (${bind(source, "integer")}, ${
+      bind(lsn, "pg_lsn")
+    }, ${bind(index, "bigint")})`;
+  };
+  return [
+    ...(after ? [place(">", after)] : []),
+    ...(before ? [place("<", before)] : []),
+  ];
+}
+
+function changeConditions(filter: ChangeConditions, bind: Bind): string[] {
+  const parts: string[] = [];
+  const any = (
+    values: string | readonly string[] | undefined,
+    condition: (value: string) => string,
+  ): void => {
+    if (values === undefined) return;
+    const each = (typeof values === "string" ? [values] : values).map(condition);
+    parts.push(each.length === 0 ? "false" : `(${each.join(" or ")})`);
+  };
+  const contained = (column: string, value: JsonObject | string | undefined): void => {
+    if (value === undefined) return;
+    parts.push(`${column} @> ${bind(typeof value === "string" ? value : JSON.stringify(value), "jsonb")}`);
+  };
+  any(filter.table, (name) => {
+    const [table = "", ...schema] = name.split(".").reverse();
+    const condition = `"table" = ${bind(table, "text")}`;
+    return schema.length === 0
+      ? condition
+      : `${condition} and schema = ${bind(schema.reverse().join("."), "text")}`;
+  });
+  any(filter.key, (value) => {
+    const key = bind(value, "text");
+    return ["primary_key", "former_primary_key"]
+      .map((column) => `pg_catalog.hashtextextended(${column}, 0) = pg_catalog.hashtextextended(${key}, 0) and ${column} = ${key}`)
+      .join(" or ");
+  });
+  any(filter.operation, (value) => `operation = ${bind(value, "text")}`);
+  any(filter.transaction, (value) => `transaction_id = ${bind(value, "bigint")}`);
+  contained("before", filter.before);
+  contained("after", filter.after);
+  contained("context", filter.context);
+  any(filter.changed, (value) => {
+    const column = bind(value, "text");
+    return `(before -> ${column}) is distinct from (after -> ${column})`;
+  });
+  return parts;
+}

@@ -1,0 +1,22 @@
+import type { Bind } from "./filter.ts";
+
+/**
+ * A moment of the past: a time (a Date, or text as PostgreSQL reads it, with microseconds), or just before or just after
+ * the transaction to which a change belongs, by the change's id.
+ */
+export type Moment = Date | string | { readonly before: string } | { readonly after: string };
+
+/** The SQL function that reads a table at a moment, and its arguments after the row's type. */
+export function momentCall(
+  moment: Moment,
+  bind: Bind,
+): { name: "as_of" | "as_of_change"; arguments: string } {
+  if (typeof moment === "string" || moment instanceof Date) {
+    return {
+      name: "as_of",
+      arguments: bind(typeof moment === "string" ? moment : moment.toISOString(), "timestamptz"),
+    };
+  }
+  const [edge, change] = "before" in moment ? ["before", moment.before] : ["after", moment.after];
+  return { name: "as_of_change", arguments: `${bind(change, "uuid")}, ${bind(edge, "text")}` };
+}
