@@ -726,3 +726,12 @@ begin
     order by place$query$, v_names) using v_stays;
 end
 $$;
+
+-- The past is read-only also where it stands in temporary tables, which a read-only transaction may write.
+create function "bemi".refuse_past_write() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise read_only_sql_transaction using message = format('The past cannot be changed: %s on %I is refused', tg_op, tg_table_name);
+end
+$$;

@@ -2614,6 +2614,15 @@ begin
     order by place$query$, v_names) using v_stays;
 end
 $$;
+
+-- The past is read-only also where it stands in temporary tables, which a read-only transaction may write.
+create function "bemi".refuse_past_write() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise read_only_sql_transaction using message = format('The past cannot be changed: %s on %I is refused', tg_op, tg_table_name);
+end
+$$;
 ` },
   { version: 8, name: "revert", sql: `-- Reverting: what the catalog says today of a table that the log tells of, and how images compare with rows.
 -- Nothing here writes: the statements of a revert are made by the client, and run with the rights of who reverts.

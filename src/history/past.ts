@@ -91,5 +91,9 @@ async function shadow(
   );
   const key = table.key === null ? "" : `alter table ${temporary} add primary key (${table.key});`;
   const indexes = table.indexes.map((definition) => `create index on ${temporary}${definition};`).join("\n");
-  await port.execute(`${key} ${indexes} analyze ${temporary}`);
+  await port.execute(
+    `${key} ${indexes} analyze ${temporary};
+    create trigger read_only before insert or update or delete or truncate on ${temporary}
+      for each statement execute function ${inSchema(schema, '"bemi"')}.refuse_past_write()`,
+  );
 }

@@ -1,0 +1,368 @@
+import type { PGlite } from "@electric-sql/pglite";
+import fc from "fast-check";
+import type postgres from "postgres";
+import { expect, test } from "vitest";
+import * as api from "../src/history/mod.ts";
+import type { DatabaseLike } from "../src/database/port.ts";
+import { onEachDatabase, type TestDatabase } from "./support/databases.ts";
+import { BEMI, install, SCHEMA as schema, track } from "./support/installation.ts";
+import { TODOS } from "./support/todos.ts";
+
+interface Todo {
+  readonly id: number;
+  readonly task: string;
+  readonly is_completed: boolean;
+}
+
+const changes = (db: DatabaseLike, options: api.ChangesOptions = {}): Promise<api.Change<Todo>[]> =>
+  api.changes<Todo>(db, { schema, ...options });
+const brief = (found: readonly api.Change<object>[]): string[] =>
+  found.map((change) => `${change.operation} ${change.primary_key ?? "-"}`);
+
+/** Runs each statement in a transaction of its own, under a context. */
+async function within({ port }: TestDatabase, context: object, ...statements: string[]): Promise<void> {
+  for (const statement of statements) {
+    await port.transaction(async (tx) => {
+      await tx.query("select set_config('bemi.context', $1, true)", [JSON.stringify(context)]);
+      await tx.execute(statement);
+    });
+  }
+}
+
+async function tracking(database: TestDatabase, ddl: string, ...tables: string[]): Promise<void> {
+  await install(database.db);
+  await database.port.execute(ddl);
+  for (const table of tables) await track(database.db, table);
+}
+
+async function clock({ port }: TestDatabase): Promise<string> {
+  const read = async () =>
+    (await port.query<{ t: string }>("select clock_timestamp()::text as t"))[0]?.t ?? "";
+  const time = await read();
+  while (await read() === time);
+  return time;
+}
+
+onEachDatabase("reading the log", (open) => {
+  test("filters and their negations find what they say, page by page in both directions", async () => {
+    await using database = await open();
+    const { db } = database;
+    await tracking(database, TODOS, "todos", "lists");
+    await within(
+      database,
+      { user_id: 1, tags: ["a", "b"] },
+      "insert into todos (task) values ('Sleep'), ('Eat')",
+      "update todos set is_completed = true where id = 1",
+    );
+    await within(
+      database,
+      { user_id: 2 },
+      "update todos set id = 9 where id = 2",
+      "delete from todos where id = 1",
+    );
+    await within(database, {}, "insert into lists values (1, 'one')", "truncate todos");
+
+    expect(brief(await changes(db))).toEqual([
+      "CREATE 1",
+      "CREATE 2",
+      "UPDATE 1",
+      "UPDATE 9",
+      "DELETE 1",
+      "CREATE 1",
+      "TRUNCATE -",
+    ]);
+    const found = async (filter: api.ChangesFilter): Promise<string> =>
+      brief(await changes(db, filter)).join(", ");
+    expect(await found({ context: { user_id: 1 } })).toBe("CREATE 1, CREATE 2, UPDATE 1");
+    expect(await found({ context: { tags: ["b"] }, not: { operation: "CREATE" } })).toBe("UPDATE 1");
+    expect(await found({ not: { context: { user_id: 1 }, table: "todos" } })).toBe("CREATE 1");
+    expect(await found({ before: { task: "Eat" } })).toBe("UPDATE 9");
+    expect(await found({ after: { task: "Eat" }, not: { key: "9" } })).toBe("CREATE 2");
+    expect(await found({ key: "2" })).toBe("CREATE 2, UPDATE 9");
+    expect(await found({ key: ["2", "1"], table: "todos" })).toBe(
+      "CREATE 1, CREATE 2, UPDATE 1, UPDATE 9, DELETE 1",
+    );
+    expect(await found({ operation: ["DELETE", "TRUNCATE"] })).toBe("DELETE 1, TRUNCATE -");
+    expect(await found({ operation: [] })).toBe("");
+    expect(await found({ changed: "is_completed", operation: "UPDATE" })).toBe("UPDATE 1");
+    expect(await found({ changed: ["id", "task"], not: { operation: "CREATE" } })).toBe("UPDATE 9, DELETE 1");
+    expect(await found({ table: ["public.lists", "nowhere.todos"] })).toBe("CREATE 1");
+    const [one] = await changes(db);
+    expect(await found({ transaction: one?.transaction_id })).toBe("CREATE 1, CREATE 2");
+    expect(await found({ until: one?.committed_at })).toBe("");
+    expect(await found({ since: one?.committed_at })).toContain("CREATE 1, CREATE 2");
+
+    const all = await changes(db);
+    for (const limit of [1, 2, 3, 100]) {
+      const forth: api.Change<Todo>[] = [];
+      for (let after: string | undefined = ""; after !== undefined;) {
+        const page: api.Change<Todo>[] = await changes(db, { page: { after, limit } });
+        forth.push(...page);
+        after = page.at(-1)?.cursor;
+      }
+      expect(forth).toEqual(all);
+      const back: api.Change<Todo>[] = [];
+      for (let before: string | undefined, first = true; first || before !== undefined; first = false) {
+        const page: api.Change<Todo>[] = await changes(db, { page: { before, limit } });
+        back.unshift(...page);
+        before = page[0]?.cursor;
+      }
+      expect(back).toEqual(all);
+    }
+    await expect(changes(db, { page: { after: "bm9uZQ" } })).rejects.toMatchObject({ code: "usage" });
+    await expect(changes(db, { limit: 0 })).rejects.toMatchObject({ code: "usage" });
+  });
+
+  test("numbers and times are exact in text, and microseconds are kept", async () => {
+    await using database = await open();
+    const { db } = database;
+    await tracking(
+      database,
+      "create table sums (id bigint primary key, v numeric, at timestamptz, doc jsonb)",
+      "sums",
+    );
+    await within(
+      database,
+      { n: 1 },
+      `insert into sums values (9007199254740993, 12345678901234567890.10, '2026-11-01 12:00:00.123456+00',
+        '{"a": "1.50 \\" 7", "b": [1.50, -2e-7]}')`,
+    );
+    const [exact] = await api.changes(db, { schema, numbers: "text", after: '{"id": 9007199254740993}' });
+    expect(exact?.after).toMatchObject({
+      id: "9007199254740993",
+      v: "12345678901234567890.10",
+      at: expect.stringContaining(".123456"),
+      doc: { a: '1.50 " 7', b: ["1.50", "-0.0000002"] },
+    });
+    expect(exact?.context.n).toBe("1");
+    expect((await api.changesJson(db, { schema, key: "9007199254740993" }))[0]).toContain(
+      "12345678901234567890.10",
+    );
+    const time = await clock(database);
+    await within(database, {}, "delete from sums");
+    expect(await api.asOfJson(db, "sums", time, { schema })).toEqual([
+      expect.stringMatching(
+        /"id":9007199254740993,"v":12345678901234567890.10,"at":"2026-11-01T12:00:00.123456/,
+      ),
+    ]);
+  });
+
+  test("a row's history goes through its keys, and the table's names, and stays when the table is gone", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await tracking(database, "create table todos (id int primary key, task text)", "todos");
+    await port.execute(
+      `insert into todos values (1, 'a'); update todos set id = 2; update todos set task = 'b'`,
+    );
+    await port.execute(`insert into todos values (1, 'another'); alter table todos rename to tasks`);
+    await port.execute(
+      `update tasks set id = 3 where id = 2; alter table tasks drop column task; delete from tasks where id = 3`,
+    );
+    const story = ["CREATE 1", "UPDATE 2", "UPDATE 2", "UPDATE 3", "DELETE 3"];
+    const seen = async (table: string, key: string) => brief(await api.history(db, table, key, { schema }));
+    expect(await seen("tasks", "3")).toEqual(story);
+    expect(await seen("public.tasks", "2")).toEqual(story);
+    expect(await seen("tasks", "1")).toEqual([
+      ...story.slice(0, 2),
+      "UPDATE 2",
+      "CREATE 1",
+      ...story.slice(3),
+    ]);
+    // Another table of the old name has a history of its own.
+    await port.execute("create table todos (id int primary key)");
+    await track(db, "todos");
+    await port.execute("insert into todos values (3); truncate todos");
+    expect(await seen("todos", "3")).toEqual(["CREATE 3", "TRUNCATE -"]);
+    expect(await seen("tasks", "3")).toEqual(story);
+    await port.execute("drop table tasks");
+    expect(await seen("tasks", "3")).toEqual(story);
+    expect(await seen("nowhere", "3")).toEqual([]);
+  });
+
+  test("diff is the same in SQL and TypeScript", async () => {
+    await using database = await open();
+    await install(database.db);
+    const value = fc.jsonValue({ maxDepth: 2, noUnicodeString: true } as never).map((found) =>
+      // What jsonb cannot hold is not compared.
+      JSON.parse(
+        JSON.stringify(found ?? null).replaceAll("-0", "0").replace(/\\u0000|\\ud[89a-f]../gi, ""),
+      ) as unknown
+    );
+    const row = fc.dictionary(fc.constantFrom("a", "b", "c"), value);
+    await fc.assert(
+      fc.asyncProperty(row, row, async (before, after) => {
+        const [found] = await database.port.query<{ diff: string }>(
+          `select ${BEMI}.diff($1::text::jsonb, $2::text::jsonb)::text as diff`,
+          [JSON.stringify(before), JSON.stringify(after)],
+        );
+        expect(JSON.parse(found?.diff ?? "")).toEqual(api.diff(before, after));
+      }),
+      { numRuns: 50 },
+    );
+  });
+
+  test("groups count by transaction, context and time, whatever the filter", async () => {
+    await using database = await open();
+    const { db } = database;
+    await tracking(database, TODOS, "todos", "lists");
+    await within(
+      database,
+      { user_id: 7, app: { "a.b": "x" } },
+      "insert into lists values (1, 'one'); insert into todos (task) values ('a'), ('b')",
+    );
+    await within(database, { user_id: 8 }, "delete from todos");
+    const groups = (options: api.GroupsOptions) => api.groups(db, { schema, ...options });
+    expect((await groups({ by: { context: "user_id" } })).map(({ key, changes, operations, tables }) => ({
+      key,
+      changes,
+      operations,
+      tables,
+    }))).toEqual([
+      { key: "7", changes: 3, operations: { CREATE: 3 }, tables: ["lists", "todos"] },
+      { key: "8", changes: 2, operations: { DELETE: 2 }, tables: ["todos"] },
+    ]);
+    expect((await groups({ by: { context: ["app", "a.b"] } })).map((group) => group.key).sort()).toEqual(
+      ["x", null].sort(),
+    );
+    expect((await groups({ by: "transaction" })).map((group) => group.changes)).toEqual([2, 3]);
+    expect((await groups({ by: "table", operation: "CREATE" })).map((group) => [group.key, group.changes]))
+      .toEqual([["public.todos", 2], ["public.lists", 1]]);
+    const [day] = await groups({ by: "day", timeZone: "Asia/Kathmandu", limit: 1 });
+    expect(day?.key).toMatch(/T18:15:00Z$/);
+    await expect(groups({ by: "decade" as never })).rejects.toMatchObject({ code: "usage" });
+  });
+
+  test("nothing that a filter says widens a scope, and what it hides cannot be asked for", async () => {
+    await using database = await open();
+    const { db } = database;
+    await tracking(
+      database,
+      "create table notes (id int primary key, tenant int, body text, secret text)",
+      "notes",
+    );
+    await within(
+      database,
+      { user_id: 1 },
+      "insert into notes values (1, 1, 'mine', 's'), (2, 2, 'theirs', 's')",
+      "update notes set body = body || '!'",
+      "update notes set tenant = 2 where id = 1",
+      "truncate notes",
+    );
+    const mine = api.scoped(db, {
+      table: "notes",
+      row: { tenant: 1 },
+      columns: ["id", "body"],
+      contextKeys: ["user_id"],
+      schema,
+    });
+    const story = [
+      { key: "1", before: {}, after: { id: 1, body: "mine" }, context: { user_id: 1 } },
+      { key: "1", before: { id: 1, body: "mine" }, after: { id: 1, body: "mine!" }, context: { user_id: 1 } },
+    ];
+    const seen = async (filter: object) =>
+      (await mine.changes(filter)).map(({ primary_key, before, after, context }) => ({
+        key: primary_key,
+        before,
+        after,
+        context,
+      }));
+    expect(await seen({})).toEqual(story);
+    const row = fc.record({
+      key: fc.constantFrom("1", "2", ["1", "2"]),
+      table: fc.constantFrom("notes", "other"),
+      context: fc.constant({ user_id: 1 }),
+      not: fc.constantFrom({ key: "9" }, { operation: "DELETE" as const }),
+      schema: fc.constant("elsewhere"),
+      row: fc.constant({ tenant: 2 }),
+      columns: fc.constant(["secret"]),
+    }, { requiredKeys: [] });
+    await fc.assert(
+      fc.asyncProperty(row, async (filter) => {
+        for (const change of await seen(filter)) expect(story).toContainEqual(change);
+      }),
+      { numRuns: 20 },
+    );
+    for (
+      const hidden of [{ context: { SQL: "x" } }, { after: { secret: "s" } }, { changed: "secret" }, {
+        not: { before: '{"tenant": 2}' },
+      }]
+    ) {
+      await expect(mine.changes(hidden)).rejects.toMatchObject({ code: "usage" });
+    }
+    await expect(mine.groups({ by: { context: ["db", "user"] } })).rejects.toMatchObject({ code: "usage" });
+    expect((await mine.groups({ by: { context: "user_id" } })).map((group) => [group.key, group.changes]))
+      .toEqual([["1", 2]]);
+    expect(() => api.scoped(db, { columns: ["id"] })).toThrow(/restricts nothing/);
+  });
+});
+
+onEachDatabase("the past", (open, server) => {
+  test("the application's own queries run in it, read-only, by their indexes, and leave no trace", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await tracking(database, `${TODOS} create index on todos (lower(task))`, "todos", "lists");
+    await port.execute(
+      `insert into lists values (1, 'one'); insert into todos (task, list_id) select 'Task ' || i, 1 from generate_series(1, 500) i`,
+    );
+    const time = await clock(database);
+    await port.execute("delete from lists; insert into todos (task) values ('now')");
+    const query =
+      `select l.title, t.*, count(*) over () as n from todos t join lists l on l.id = t.list_id where t.id = 7 group by t.id, l.title`;
+    const run = async (past: unknown, sql: string): Promise<unknown[]> =>
+      server === "PGlite"
+        ? (await (past as PGlite).query(sql)).rows
+        : [...await (past as postgres.Sql).unsafe(sql)];
+    const seen = await api.asOf(db as PGlite, time, async (past) => ({
+      row: await run(past, query),
+      plan: JSON.stringify(await run(past, "explain select * from todos where lower(task) = 'task 9'")),
+      all: await run(past, "select from todos"),
+    }), { schema });
+    expect(seen.row).toMatchObject([{ title: "one", task: "Task 7" }]);
+    expect(seen.all).toHaveLength(500);
+    expect(seen.plan).toContain("Index");
+    for (
+      const write of ["delete from todos", "insert into lists values (2, 'two')", "create table t (i int)"]
+    ) {
+      await expect(api.asOf(db as PGlite, time, (past) => run(past, write), { schema })).rejects
+        .toMatchObject({ code: "25006" });
+    }
+    expect(await run(db, "select * from todos")).toMatchObject([{ task: "now" }]);
+    expect(
+      (await api.asOf(db as PGlite, time, (past) => run(past, "select from todos"), {
+        schema,
+        tables: ["lists"],
+      })).length,
+    ).toBe(1);
+  });
+
+  test("what the log does not know is an error that says from when on it does", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await tracking(
+      database,
+      "create table papers (id int primary key, body json); insert into papers values (1, '1')",
+      "papers",
+    );
+    const asOf = (time: string, table = "papers") => api.asOf<{ id: number }>(db, table, time, { schema });
+    const start = await clock(database);
+    expect(await asOf(start)).toHaveLength(1);
+    await expect(asOf("2020-01-01")).rejects.toMatchObject({
+      code: "history_unknown",
+      hint: expect.stringMatching(/^They are known from 20/),
+    });
+    await port.execute(`insert into papers values (2, '"\\u0000"')`);
+    await port.execute(`insert into papers values (3, '3')`);
+    await expect(asOf(start)).rejects.toMatchObject({
+      code: "history_unknown",
+      message: expect.stringMatching(/a change was not captured \(SQLSTATE 22P05\) at/),
+    });
+    // From the gap on it is known again, by going back from the rows that are there.
+    await port.execute("update papers set body = '2' where id = 2");
+    expect((await asOf(await clock(database))).map((row) => row.id).sort()).toEqual([1, 2, 3]);
+    await expect(asOf(start, "lists")).rejects.toMatchObject({ code: "table_missing" });
+    await port.execute("create table lists (id int primary key)");
+    await expect(asOf(start, "lists")).rejects.toMatchObject({ code: "history_unknown" });
+    await expect(api.asOf(db, "papers", { after: "00000000-0000-7000-8000-000000000000" }, { schema }))
+      .rejects.toMatchObject({ code: "not_found" });
+  });
+});
