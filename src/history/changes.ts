@@ -107,7 +107,8 @@ export function readStatement(plan: ReadPlan): { text: string; parameters: strin
   return { text, parameters };
 }
 
-const CHANGE_JSON = `pg_catalog.json_build_object('id', id, 'database', database, 'schema', schema, 'table', "table",
+const CHANGE_JSON =
+  `pg_catalog.json_build_object('id', id, 'database', database, 'schema', schema, 'table', "table",
         'primary_key', primary_key, 'former_primary_key', former_primary_key, 'operation', operation,
         'before', before, 'after', after, 'context', context,
         'committed_at', to_char(committed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),

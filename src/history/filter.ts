@@ -99,7 +99,9 @@ function changeConditions(filter: ChangeConditions, bind: Bind): string[] {
   any(filter.key, (value) => {
     const key = bind(value, "text");
     return ["primary_key", "former_primary_key"]
-      .map((column) => `pg_catalog.hashtextextended(${column}, 0) = pg_catalog.hashtextextended(${key}, 0) and ${column} = ${key}`)
+      .map((column) =>
+        `pg_catalog.hashtextextended(${column}, 0) = pg_catalog.hashtextextended(${key}, 0) and ${column} = ${key}`
+      )
       .join(" or ");
   });
   any(filter.operation, (value) => `operation = ${bind(value, "text")}`);
