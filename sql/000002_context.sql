@@ -96,12 +96,15 @@ as $$
 $$;
 
 -- What is stored beside a change: the application's keys, then `client` and `jwt` (PostgREST), `SQL`, and `db`, which
--- always wins. a_statement is the client's statement, NULL where it is not to be kept.
-create function "bemi".current_context(a_statement text default current_query()) returns jsonb
+-- always wins. a_statement is the client's statement, NULL where it is not to be kept; a_context what the application
+-- said, when the statement began.
+create function "bemi".current_context(
+  a_statement text default current_query(), a_context text default current_setting('bemi.context', true)
+) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_text text := nullif(current_setting('bemi.context', true), '');
+  v_text text := nullif(a_context, '');
   v_comment text;
   v_headers text := nullif(current_setting('request.headers', true), '');
   v_claims text := nullif(current_setting('request.jwt.claims', true), '');

@@ -129,6 +129,9 @@ as $$
     where c.contype = 'f' and (c.confdeltype in ('c', 'n', 'd') or c.confupdtype in ('c', 'n', 'd'))
   )
   select exists (select from pg_class where oid = a_relation and relkind = 'f')
+    -- Of a row that is routed to a partition the transition table may have what was there before the columns were generated.
+    or exists (select from family f join pg_attribute a on a.attrelid = f.relation
+      where a.attgenerated = 's' and (select relkind = 'p' or relispartition from pg_class where oid = a_relation))
     -- An inheritance child's own columns are missing from its parent's transition table.
     or exists (select from pg_inherits i join pg_class c on c.oid = i.inhrelid
       where a_relation in (i.inhrelid, i.inhparent) and not c.relispartition)
@@ -159,6 +162,7 @@ as $$
     ('row', true, 'create trigger %I after insert or update or delete on %s for each row execute function "bemi".capture_row()'),
     ('begin', true, 'create trigger %I before insert or update or delete on %s for each statement execute function "bemi".begin_statement()'),
     ('end', true, 'create trigger %I after insert or update or delete on %s for each statement execute function "bemi".end_statement()'),
+    ('truncating', null, 'create trigger %I before truncate on %s for each statement execute function "bemi".begin_truncate()'),
     ('truncate', null, 'create trigger %I after truncate on %s for each statement execute function "bemi".capture_truncate()')
   ) as w (purpose, row_level, definition)
   where c.oid = a_relation
@@ -166,6 +170,7 @@ as $$
     and (w.row_level is null or w.row_level = a_row_level or w.purpose = 'held')
     and (w.purpose not in ('hold', 'held') or t.is_polled)
     and not (w.purpose = 'truncate' and c.relkind = 'f')
+    and not (w.purpose = 'truncating' and c.relkind <> 'p' and not c.relispartition)
     -- A partition gets its row trigger from the root, by PostgreSQL itself.
     and not (w.purpose in ('row', 'held') and c.relispartition)
 $$;
@@ -216,6 +221,9 @@ begin
       is distinct from (v_row_level, "bemi".key_columns(t.root), n.nspname::text, c.relname::text);
   if exists (select from "bemi".tracked_tables where relation = a_relation and root = a_relation) then
     perform "bemi".remember(a_relation);
+  end if;
+  if v_changed and v_capture = 'wal' then
+    perform "bemi".note_version(a_relation);
   end if;
   return v_changed;
 end
@@ -356,6 +364,7 @@ begin
     where t.relation = v_relation and v_masked is not null;
     perform set_config('bemi.reconciling', 'on', true);
     perform "bemi".attach(v_relation);
+    perform "bemi".note_version(v_relation);
     perform set_config('bemi.reconciling', '', true);
   end loop;
   perform "bemi".notify_worker();
@@ -410,15 +419,25 @@ begin
     from pg_class c
     where c.oid = t.relation and t.root = v_relation and t.root <> t.relation and pg_partition_root(t.relation) is distinct from t.root;
   end loop;
+  -- One that was attached is no longer.
+  for v_relation in
+    select distinct pg_partition_root(t.relation) from "bemi".tracked_tables t join pg_class c on c.oid = t.relation
+    where t.root = t.relation and c.relispartition
+  loop
+    perform "bemi".add_break(v_relation, 'a partition was attached');
+    update "bemi".tracked_tables t set root = v_relation
+    from pg_class c
+    where c.oid = t.relation and t.root = t.relation and c.relispartition and pg_partition_root(t.relation) = v_relation;
+  end loop;
   for v_relation in
     select d.relation
     from "bemi".tracked_tables t, lateral "bemi".with_descendants(t.relation) as d (relation)
     where not exists (select from "bemi".tracked_tables known where known.relation = d.relation)
     union
-    select a.relation
-    from "bemi".all_tables() as a (relation)
+    select d.relation
+    from "bemi".all_tables() as a (relation), lateral "bemi".with_descendants(a.relation) as d (relation)
     where (select track_all from "bemi".settings)
-      and not exists (select from "bemi".tracked_tables known where known.relation = a.relation)
+      and not exists (select from "bemi".tracked_tables known where known.relation = d.relation)
   loop
     insert into "bemi".tracked_tables (relation, root, schema, name, former_replica_identity, capture, ignored, masked, is_strict, is_polled)
     select c.oid, case when c.relispartition then pg_partition_root(c.oid) else c.oid::regclass end,
@@ -451,6 +470,9 @@ begin
       raise warning 'bemi: % could not be tracked: %', v_relation, sqlerrm;
     end;
   end loop;
+  if not (select event_trigger from "bemi".settings) then
+    perform "bemi".note_version(relation) from "bemi".tracked_tables;
+  end if;
   perform set_config('bemi.reconciling', '', true);
 end
 $$;
@@ -469,6 +491,11 @@ begin
   end if;
   begin
     perform "bemi".reconcile();
+    -- A type or a schema can be any table's.
+    perform "bemi".note_version(t.relation) from "bemi".tracked_tables t
+    where exists (select from pg_event_trigger_ddl_commands() as c
+      where c.classid <> 'pg_class'::regclass or c.objid in (t.relation, t.root)
+        or c.objid in (select i.inhparent from pg_inherits i where i.inhrelid = t.relation));
     perform "bemi".notify_worker();
   exception when others then
     raise warning 'bemi: tracking could not follow this command (SQLSTATE %)', sqlstate
@@ -487,8 +514,9 @@ begin
   if v_name is null then
     v_name := 'bemi_reconcile_' || '"bemi".changes'::regclass::oid;
     execute format('create event trigger %I on ddl_command_end
-      when tag in (%L, %L, %L, %L, %L, %L, %L, %L, %L) execute function "bemi".on_ddl()', v_name,
-      'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'DROP TABLE', 'ALTER TYPE', 'CREATE TRIGGER', 'DROP TRIGGER', 'CREATE FOREIGN TABLE');
+      when tag in (%L, %L, %L, %L, %L, %L, %L, %L, %L, %L, %L) execute function "bemi".on_ddl()', v_name,
+      'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'DROP TABLE', 'ALTER TYPE', 'CREATE TRIGGER', 'DROP TRIGGER',
+      'CREATE FOREIGN TABLE', 'CREATE SCHEMA', 'ALTER SCHEMA');
   end if;
   -- ALWAYS: session_replication_role = replica must not switch it off.
   execute format('alter event trigger %I enable always', v_name);

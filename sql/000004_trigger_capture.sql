@@ -25,7 +25,9 @@ as $$
   from (select lpad(to_hex(floor(extract(epoch from a_time) * 1000)::bigint), 12, '0') as hex) as h
 $$;
 
-create function "bemi".open_frame(a_relation oid, a_statement text) returns "bemi".frame
+create function "bemi".open_frame(
+  a_relation oid, a_statement text, a_context text default current_setting('bemi.context', true)
+) returns "bemi".frame
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -54,9 +56,9 @@ begin
   end if;
   v_frame.is_strict := v_tracked.is_strict;
   if (select omits_statements from "bemi".emission) then
-    v_frame.context := "bemi".current_context(null);
+    v_frame.context := "bemi".current_context(null, a_context);
   else
-    v_frame.context := "bemi".current_context(a_statement);
+    v_frame.context := "bemi".current_context(a_statement, a_context);
   end if;
   v_frame.source_id := "bemi".current_source('trigger');
   v_frame.lsn := pg_current_wal_insert_lsn();
@@ -134,8 +136,11 @@ as $$
   select coalesce((select is_strict from "bemi".tracked_tables where relation = a_relation), false)
 $$;
 
+-- Whatever the session prints dates, intervals, bytes and floats like: the log has one form of each value, the worker's.
 create function "bemi".capture_insert() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC' set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set bytea_output = 'hex'
+  set extra_float_digits = 1 set quote_all_identifiers = off
 as $$
 declare
   v_frame "bemi".frame;
@@ -163,6 +168,8 @@ $$;
 
 create function "bemi".capture_delete() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC' set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set bytea_output = 'hex'
+  set extra_float_digits = 1 set quote_all_identifiers = off
 as $$
 declare
   v_frame "bemi".frame;
@@ -192,6 +199,8 @@ $$;
 -- order is not documented, so the counts are compared, and the tests try it on every server version.
 create function "bemi".capture_update() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC' set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set bytea_output = 'hex'
+  set extra_float_digits = 1 set quote_all_identifiers = off
 as $$
 declare
   v_frame "bemi".frame;
@@ -231,10 +240,36 @@ exception when others then
 end
 $$;
 
+-- TRUNCATE fires the triggers of a partitioned table and of all its partitions: first each BEFORE, then each AFTER.
+-- What is truncated together is kept in a transaction-local setting, as `before:oid,oid,`.
+create function "bemi".begin_truncate() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_together text := coalesce(current_setting('bemi.truncating', true), '');
+begin
+  perform set_config('bemi.truncating',
+    case when v_together like 'before:%' then v_together else 'before:' end || tg_relid || ',', true);
+  return null;
+end
+$$;
+
 create function "bemi".capture_truncate() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_together text := coalesce(current_setting('bemi.truncating', true), '');
 begin
+  if v_together <> '' then
+    v_together := regexp_replace(v_together, '^[a-z]+:', '');
+    perform set_config('bemi.truncating', 'after:' || v_together, true);
+    -- A partition that goes with the table above it is no change of its own.
+    if exists (select from pg_partition_ancestors(tg_relid) as a (relation)
+      where a.relation <> tg_relid and a.relation::oid::text = any (string_to_array(v_together, ',')))
+    then
+      return null;
+    end if;
+  end if;
   perform "bemi".write_change(
     "bemi".open_frame(tg_relid, "bemi".client_statement(pg_trigger_depth())), 'TRUNCATE', '{}', '{}');
   return null;
@@ -248,14 +283,20 @@ end
 $$;
 
 -- Row-level capture. The statements that are under way are kept in a transaction-local setting, innermost first, as
--- `root oid:operation:half-done move;...`, and the client's text once: copying it for each row would be quadratic.
+-- `root oid:operation:half-done move;...`, the client's text once, for copying it for each row would be quadratic, and
+-- for each table and operation the context in which it began: a row trigger may set another.
 create function "bemi".begin_statement() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_number bigint := coalesce(nullif(current_setting('bemi.statement_number', true), ''), '0')::bigint + 1;
+  v_root text := coalesce(pg_partition_root(tg_relid), tg_relid)::oid;
 begin
   perform set_config('bemi.statements',
-    coalesce(pg_partition_root(tg_relid), tg_relid)::oid::text || ':' || tg_op || ':;'
-      || coalesce(current_setting('bemi.statements', true), ''), true);
+    v_root || ':' || tg_op || ':;' || coalesce(current_setting('bemi.statements', true), ''), true);
+  perform set_config('bemi.statement_number', v_number::text, true);
+  perform set_config('bemi.began_' || v_root || '_' || tg_op,
+    v_number || ':' || coalesce(current_setting('bemi.context', true), ''), true);
   if pg_trigger_depth() <= 1 then
     perform set_config('bemi.statement', current_query(), true);
   end if;
@@ -270,6 +311,34 @@ begin
   perform set_config('bemi.statements',
     coalesce(substring(current_setting('bemi.statements', true) from '^[^;]*;(.*)$'), ''), true);
   return null;
+end
+$$;
+
+-- The context in which the statement began that writes a row: the latest of that operation which names its table, or
+-- one that the table inherits from.
+create function "bemi".begun_context(a_relation oid, a_operation text) returns text
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_root oid := coalesce(pg_partition_root(a_relation), a_relation);
+  v_began text := current_setting('bemi.began_' || v_root || '_' || a_operation, true);
+begin
+  if v_root = a_relation and exists (select from pg_inherits where inhrelid = a_relation) then
+    with recursive family as (
+      select a_relation as relation
+      union
+      select i.inhparent from family f join pg_inherits i on i.inhrelid = f.relation
+    )
+    select b.began into v_began
+    from family, lateral (select current_setting('bemi.began_' || relation || '_' || a_operation, true)) as b (began)
+    where b.began <> ''
+    order by split_part(b.began, ':', 1)::bigint desc
+    limit 1;
+  end if;
+  if v_began is null or v_began = '' then
+    return current_setting('bemi.context', true);
+  end if;
+  return substr(v_began, position(':' in v_began) + 1);
 end
 $$;
 
@@ -299,6 +368,8 @@ $$;
 
 create function "bemi".capture_row() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC' set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set bytea_output = 'hex'
+  set extra_float_digits = 1 set quote_all_identifiers = off
 as $$
 declare
   v_frame "bemi".frame;
@@ -323,8 +394,13 @@ begin
     if tg_op <> 'DELETE' then
       v_after := to_jsonb(new);
     end if;
+    -- A partition move arrives as the DELETE and the INSERT of an UPDATE: the first half is written, the second completes it.
+    v_is_move := tg_op <> 'UPDATE' and v_innermost[2] = 'UPDATE'
+      and v_innermost[1] = coalesce(pg_partition_root(tg_relid), tg_relid)::oid::text
+      and (select relispartition from pg_class where oid = tg_relid);
     v_frame := "bemi".open_frame(tg_relid,
-      case when pg_trigger_depth() <= 1 then nullif(current_setting('bemi.statement', true), '') end);
+      case when pg_trigger_depth() <= 1 then nullif(current_setting('bemi.statement', true), '') end,
+      "bemi".begun_context(tg_relid, case when v_is_move then 'UPDATE' else tg_op end));
     v_masked_before := v_before - v_frame.masked;
     v_masked_after := v_after - v_frame.masked;
   exception when others then
@@ -338,10 +414,6 @@ begin
     return null;
   end if;
 
-  -- A partition move arrives as the DELETE and the INSERT of an UPDATE: the first half is written, the second completes it.
-  v_is_move := tg_op <> 'UPDATE' and v_innermost[2] = 'UPDATE'
-    and v_innermost[1] = coalesce(pg_partition_root(tg_relid), tg_relid)::oid::text
-    and (select relispartition from pg_class where oid = tg_relid);
   if v_is_move and tg_op = 'INSERT' and v_innermost[3] ~ '^[0-9]+$' then
     perform set_config('bemi.maintenance', 'on', true);
     update "bemi".changes

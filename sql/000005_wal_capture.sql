@@ -262,6 +262,101 @@ begin
 end
 $$;
 
+-- Types with all that they are made of, as far as their values are more than a string. To to_jsonb int2vector and
+-- oidvector are arrays too, though their text has no braces.
+create function "bemi".describe_types(a_types oid[]) returns jsonb
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (with recursive needed as (
+    select unnest(a_types) as oid
+    union
+    select d.oid from needed n join pg_type t on t.oid = n.oid,
+      lateral (
+        select t.typbasetype as oid where t.typtype = 'd'
+        union all
+        select t.typelem where t.typcategory = 'A'
+        union all
+        select a.atttypid from pg_attribute a where a.attrelid = t.typrelid and t.typtype = 'c' and a.attnum > 0 and not a.attisdropped
+      ) d
+  )
+  select coalesce(jsonb_agg(jsonb_build_object('oid', t.oid::bigint, 'kind', t.typtype, 'name', t.typname,
+    'base', t.typbasetype::bigint, 'element', t.typelem::bigint, 'delimiter', coalesce(e.typdelim, ','),
+    'isArray', t.typsubscript = 'array_subscript_handler'::regproc,
+    'attributes', coalesce((select jsonb_agg(jsonb_build_object('name', a.attname, 'type', a.atttypid::bigint) order by a.attnum)
+      from pg_attribute a where a.attrelid = t.typrelid and t.typtype = 'c' and a.attnum > 0 and not a.attisdropped), '[]')
+  ) order by t.oid), '[]')
+  from needed n join pg_type t on t.oid = n.oid left join pg_type e on e.oid = t.typelem
+  where t.typtype in ('d', 'c') or t.typcategory = 'A' or t.typname = 'hstore');
+end
+$$;
+
+-- What the worker has to know of a tracked table to read its rows in the WAL.
+create function "bemi".table_facts(a_relation oid) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (select jsonb_build_object('schema', n.nspname, 'name', c.relname, 'keys', "bemi".key_columns(t.root), 'ignored', t.ignored,
+    'masked', "bemi".masked_columns(t.relation, t.masked, t.masked_numbers), 'isPartitioned', c.relkind = 'p',
+    'types', "bemi".describe_types(array(select a.atttypid from pg_attribute a
+      where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)),
+    'ancestors', array(
+      with recursive up as (
+        select i.inhparent, 1 as depth from pg_inherits i where i.inhrelid = t.relation
+        union all
+        select i.inhparent, u.depth + 1 from up u join pg_inherits i on i.inhrelid = u.inhparent
+      )
+      select inhparent::bigint from up order by depth
+    ))
+  from "bemi".tracked_tables t join pg_class c on c.oid = t.relation join pg_namespace n on n.oid = c.relnamespace
+  where t.relation = a_relation);
+end
+$$;
+
+-- The same as it was from an LSN on, since the catalog knows only today: a worker may come to read what was written
+-- before a table, its key or a type of its columns was altered or dropped. LSNs count within one cluster.
+create table "bemi".table_versions (
+  relation oid not null,
+  system_identifier text not null,
+  from_lsn pg_lsn not null,
+  facts jsonb not null,
+  primary key (relation, system_identifier, from_lsn)
+);
+
+create function "bemi".note_version(a_relation oid) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_system text;
+  v_facts jsonb;
+  v_last jsonb;
+begin
+  if not exists (select from "bemi".tracked_tables where relation = a_relation and capture = 'wal') then
+    return;
+  end if;
+  select system_identifier into v_system from "bemi".this_cluster();
+  v_facts := "bemi".table_facts(a_relation);
+  select facts into v_last from "bemi".table_versions
+  where relation = a_relation and system_identifier = v_system order by from_lsn desc limit 1;
+  if v_facts is distinct from v_last then
+    insert into "bemi".table_versions (relation, system_identifier, from_lsn, facts)
+    values (a_relation, v_system, case when v_last is null then '0/0' else pg_current_wal_insert_lsn() end, v_facts)
+    on conflict (relation, system_identifier, from_lsn) do update set facts = excluded.facts;
+  end if;
+end
+$$;
+
+-- All versions of each table, and its facts of today, which have no LSN.
+create function "bemi".read_tables(out relation bigint, out from_lsn pg_lsn, out facts jsonb) returns setof record
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+  select v.relation::bigint, v.from_lsn, v.facts
+  from "bemi".table_versions v where v.system_identifier = (select c.system_identifier from "bemi".this_cluster() c)
+  union all
+  select t.relation::oid::bigint, null, "bemi".table_facts(t.relation)
+  from "bemi".tracked_tables t where exists (select from pg_class c where c.oid = t.relation)
+$$;
+
 -- Tells a worker that is reading, at this place in the WAL, that what it knows of tables and types is no longer so.
 create function "bemi".notify_worker() returns void
 language sql volatile set search_path = pg_catalog, pg_temp

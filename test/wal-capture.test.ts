@@ -183,7 +183,7 @@ onEachServer("capture from the WAL", (open) => {
         ["todos", "1", "id,is_completed,list_id,task"],
         ["todos", "1", "id,is_completed,list_id,note,title"],
         ["tasks", "1", "id,is_completed,list_id,note"],
-        ["gone", null, "id"],
+        ["gone", "1", "id"],
       ]);
   });
 

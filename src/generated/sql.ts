@@ -369,12 +369,15 @@ as $$
 $$;
 
 -- What is stored beside a change: the application's keys, then \`client\` and \`jwt\` (PostgREST), \`SQL\`, and \`db\`, which
--- always wins. a_statement is the client's statement, NULL where it is not to be kept.
-create function "bemi".current_context(a_statement text default current_query()) returns jsonb
+-- always wins. a_statement is the client's statement, NULL where it is not to be kept; a_context what the application
+-- said, when the statement began.
+create function "bemi".current_context(
+  a_statement text default current_query(), a_context text default current_setting('bemi.context', true)
+) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_text text := nullif(current_setting('bemi.context', true), '');
+  v_text text := nullif(a_context, '');
   v_comment text;
   v_headers text := nullif(current_setting('request.headers', true), '');
   v_claims text := nullif(current_setting('request.jwt.claims', true), '');
@@ -553,6 +556,9 @@ as $$
     where c.contype = 'f' and (c.confdeltype in ('c', 'n', 'd') or c.confupdtype in ('c', 'n', 'd'))
   )
   select exists (select from pg_class where oid = a_relation and relkind = 'f')
+    -- Of a row that is routed to a partition the transition table may have what was there before the columns were generated.
+    or exists (select from family f join pg_attribute a on a.attrelid = f.relation
+      where a.attgenerated = 's' and (select relkind = 'p' or relispartition from pg_class where oid = a_relation))
     -- An inheritance child's own columns are missing from its parent's transition table.
     or exists (select from pg_inherits i join pg_class c on c.oid = i.inhrelid
       where a_relation in (i.inhrelid, i.inhparent) and not c.relispartition)
@@ -583,6 +589,7 @@ as $$
     ('row', true, 'create trigger %I after insert or update or delete on %s for each row execute function "bemi".capture_row()'),
     ('begin', true, 'create trigger %I before insert or update or delete on %s for each statement execute function "bemi".begin_statement()'),
     ('end', true, 'create trigger %I after insert or update or delete on %s for each statement execute function "bemi".end_statement()'),
+    ('truncating', null, 'create trigger %I before truncate on %s for each statement execute function "bemi".begin_truncate()'),
     ('truncate', null, 'create trigger %I after truncate on %s for each statement execute function "bemi".capture_truncate()')
   ) as w (purpose, row_level, definition)
   where c.oid = a_relation
@@ -590,6 +597,7 @@ as $$
     and (w.row_level is null or w.row_level = a_row_level or w.purpose = 'held')
     and (w.purpose not in ('hold', 'held') or t.is_polled)
     and not (w.purpose = 'truncate' and c.relkind = 'f')
+    and not (w.purpose = 'truncating' and c.relkind <> 'p' and not c.relispartition)
     -- A partition gets its row trigger from the root, by PostgreSQL itself.
     and not (w.purpose in ('row', 'held') and c.relispartition)
 $$;
@@ -640,6 +648,9 @@ begin
       is distinct from (v_row_level, "bemi".key_columns(t.root), n.nspname::text, c.relname::text);
   if exists (select from "bemi".tracked_tables where relation = a_relation and root = a_relation) then
     perform "bemi".remember(a_relation);
+  end if;
+  if v_changed and v_capture = 'wal' then
+    perform "bemi".note_version(a_relation);
   end if;
   return v_changed;
 end
@@ -780,6 +791,7 @@ begin
     where t.relation = v_relation and v_masked is not null;
     perform set_config('bemi.reconciling', 'on', true);
     perform "bemi".attach(v_relation);
+    perform "bemi".note_version(v_relation);
     perform set_config('bemi.reconciling', '', true);
   end loop;
   perform "bemi".notify_worker();
@@ -834,15 +846,25 @@ begin
     from pg_class c
     where c.oid = t.relation and t.root = v_relation and t.root <> t.relation and pg_partition_root(t.relation) is distinct from t.root;
   end loop;
+  -- One that was attached is no longer.
+  for v_relation in
+    select distinct pg_partition_root(t.relation) from "bemi".tracked_tables t join pg_class c on c.oid = t.relation
+    where t.root = t.relation and c.relispartition
+  loop
+    perform "bemi".add_break(v_relation, 'a partition was attached');
+    update "bemi".tracked_tables t set root = v_relation
+    from pg_class c
+    where c.oid = t.relation and t.root = t.relation and c.relispartition and pg_partition_root(t.relation) = v_relation;
+  end loop;
   for v_relation in
     select d.relation
     from "bemi".tracked_tables t, lateral "bemi".with_descendants(t.relation) as d (relation)
     where not exists (select from "bemi".tracked_tables known where known.relation = d.relation)
     union
-    select a.relation
-    from "bemi".all_tables() as a (relation)
+    select d.relation
+    from "bemi".all_tables() as a (relation), lateral "bemi".with_descendants(a.relation) as d (relation)
     where (select track_all from "bemi".settings)
-      and not exists (select from "bemi".tracked_tables known where known.relation = a.relation)
+      and not exists (select from "bemi".tracked_tables known where known.relation = d.relation)
   loop
     insert into "bemi".tracked_tables (relation, root, schema, name, former_replica_identity, capture, ignored, masked, is_strict, is_polled)
     select c.oid, case when c.relispartition then pg_partition_root(c.oid) else c.oid::regclass end,
@@ -875,6 +897,9 @@ begin
       raise warning 'bemi: % could not be tracked: %', v_relation, sqlerrm;
     end;
   end loop;
+  if not (select event_trigger from "bemi".settings) then
+    perform "bemi".note_version(relation) from "bemi".tracked_tables;
+  end if;
   perform set_config('bemi.reconciling', '', true);
 end
 $$;
@@ -893,6 +918,11 @@ begin
   end if;
   begin
     perform "bemi".reconcile();
+    -- A type or a schema can be any table's.
+    perform "bemi".note_version(t.relation) from "bemi".tracked_tables t
+    where exists (select from pg_event_trigger_ddl_commands() as c
+      where c.classid <> 'pg_class'::regclass or c.objid in (t.relation, t.root)
+        or c.objid in (select i.inhparent from pg_inherits i where i.inhrelid = t.relation));
     perform "bemi".notify_worker();
   exception when others then
     raise warning 'bemi: tracking could not follow this command (SQLSTATE %)', sqlstate
@@ -911,8 +941,9 @@ begin
   if v_name is null then
     v_name := 'bemi_reconcile_' || '"bemi".changes'::regclass::oid;
     execute format('create event trigger %I on ddl_command_end
-      when tag in (%L, %L, %L, %L, %L, %L, %L, %L, %L) execute function "bemi".on_ddl()', v_name,
-      'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'DROP TABLE', 'ALTER TYPE', 'CREATE TRIGGER', 'DROP TRIGGER', 'CREATE FOREIGN TABLE');
+      when tag in (%L, %L, %L, %L, %L, %L, %L, %L, %L, %L, %L) execute function "bemi".on_ddl()', v_name,
+      'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'DROP TABLE', 'ALTER TYPE', 'CREATE TRIGGER', 'DROP TRIGGER',
+      'CREATE FOREIGN TABLE', 'CREATE SCHEMA', 'ALTER SCHEMA');
   end if;
   -- ALWAYS: session_replication_role = replica must not switch it off.
   execute format('alter event trigger %I enable always', v_name);
@@ -954,7 +985,9 @@ as $$
   from (select lpad(to_hex(floor(extract(epoch from a_time) * 1000)::bigint), 12, '0') as hex) as h
 $$;
 
-create function "bemi".open_frame(a_relation oid, a_statement text) returns "bemi".frame
+create function "bemi".open_frame(
+  a_relation oid, a_statement text, a_context text default current_setting('bemi.context', true)
+) returns "bemi".frame
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -983,9 +1016,9 @@ begin
   end if;
   v_frame.is_strict := v_tracked.is_strict;
   if (select omits_statements from "bemi".emission) then
-    v_frame.context := "bemi".current_context(null);
+    v_frame.context := "bemi".current_context(null, a_context);
   else
-    v_frame.context := "bemi".current_context(a_statement);
+    v_frame.context := "bemi".current_context(a_statement, a_context);
   end if;
   v_frame.source_id := "bemi".current_source('trigger');
   v_frame.lsn := pg_current_wal_insert_lsn();
@@ -1063,8 +1096,11 @@ as $$
   select coalesce((select is_strict from "bemi".tracked_tables where relation = a_relation), false)
 $$;
 
+-- Whatever the session prints dates, intervals, bytes and floats like: the log has one form of each value, the worker's.
 create function "bemi".capture_insert() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC' set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set bytea_output = 'hex'
+  set extra_float_digits = 1 set quote_all_identifiers = off
 as $$
 declare
   v_frame "bemi".frame;
@@ -1092,6 +1128,8 @@ $$;
 
 create function "bemi".capture_delete() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC' set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set bytea_output = 'hex'
+  set extra_float_digits = 1 set quote_all_identifiers = off
 as $$
 declare
   v_frame "bemi".frame;
@@ -1121,6 +1159,8 @@ $$;
 -- order is not documented, so the counts are compared, and the tests try it on every server version.
 create function "bemi".capture_update() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC' set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set bytea_output = 'hex'
+  set extra_float_digits = 1 set quote_all_identifiers = off
 as $$
 declare
   v_frame "bemi".frame;
@@ -1160,10 +1200,36 @@ exception when others then
 end
 $$;
 
+-- TRUNCATE fires the triggers of a partitioned table and of all its partitions: first each BEFORE, then each AFTER.
+-- What is truncated together is kept in a transaction-local setting, as \`before:oid,oid,\`.
+create function "bemi".begin_truncate() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_together text := coalesce(current_setting('bemi.truncating', true), '');
+begin
+  perform set_config('bemi.truncating',
+    case when v_together like 'before:%' then v_together else 'before:' end || tg_relid || ',', true);
+  return null;
+end
+$$;
+
 create function "bemi".capture_truncate() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_together text := coalesce(current_setting('bemi.truncating', true), '');
 begin
+  if v_together <> '' then
+    v_together := regexp_replace(v_together, '^[a-z]+:', '');
+    perform set_config('bemi.truncating', 'after:' || v_together, true);
+    -- A partition that goes with the table above it is no change of its own.
+    if exists (select from pg_partition_ancestors(tg_relid) as a (relation)
+      where a.relation <> tg_relid and a.relation::oid::text = any (string_to_array(v_together, ',')))
+    then
+      return null;
+    end if;
+  end if;
   perform "bemi".write_change(
     "bemi".open_frame(tg_relid, "bemi".client_statement(pg_trigger_depth())), 'TRUNCATE', '{}', '{}');
   return null;
@@ -1177,14 +1243,20 @@ end
 $$;
 
 -- Row-level capture. The statements that are under way are kept in a transaction-local setting, innermost first, as
--- \`root oid:operation:half-done move;...\`, and the client's text once: copying it for each row would be quadratic.
+-- \`root oid:operation:half-done move;...\`, the client's text once, for copying it for each row would be quadratic, and
+-- for each table and operation the context in which it began: a row trigger may set another.
 create function "bemi".begin_statement() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_number bigint := coalesce(nullif(current_setting('bemi.statement_number', true), ''), '0')::bigint + 1;
+  v_root text := coalesce(pg_partition_root(tg_relid), tg_relid)::oid;
 begin
   perform set_config('bemi.statements',
-    coalesce(pg_partition_root(tg_relid), tg_relid)::oid::text || ':' || tg_op || ':;'
-      || coalesce(current_setting('bemi.statements', true), ''), true);
+    v_root || ':' || tg_op || ':;' || coalesce(current_setting('bemi.statements', true), ''), true);
+  perform set_config('bemi.statement_number', v_number::text, true);
+  perform set_config('bemi.began_' || v_root || '_' || tg_op,
+    v_number || ':' || coalesce(current_setting('bemi.context', true), ''), true);
   if pg_trigger_depth() <= 1 then
     perform set_config('bemi.statement', current_query(), true);
   end if;
@@ -1199,6 +1271,34 @@ begin
   perform set_config('bemi.statements',
     coalesce(substring(current_setting('bemi.statements', true) from '^[^;]*;(.*)$'), ''), true);
   return null;
+end
+$$;
+
+-- The context in which the statement began that writes a row: the latest of that operation which names its table, or
+-- one that the table inherits from.
+create function "bemi".begun_context(a_relation oid, a_operation text) returns text
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_root oid := coalesce(pg_partition_root(a_relation), a_relation);
+  v_began text := current_setting('bemi.began_' || v_root || '_' || a_operation, true);
+begin
+  if v_root = a_relation and exists (select from pg_inherits where inhrelid = a_relation) then
+    with recursive family as (
+      select a_relation as relation
+      union
+      select i.inhparent from family f join pg_inherits i on i.inhrelid = f.relation
+    )
+    select b.began into v_began
+    from family, lateral (select current_setting('bemi.began_' || relation || '_' || a_operation, true)) as b (began)
+    where b.began <> ''
+    order by split_part(b.began, ':', 1)::bigint desc
+    limit 1;
+  end if;
+  if v_began is null or v_began = '' then
+    return current_setting('bemi.context', true);
+  end if;
+  return substr(v_began, position(':' in v_began) + 1);
 end
 $$;
 
@@ -1228,6 +1328,8 @@ $$;
 
 create function "bemi".capture_row() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC' set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set bytea_output = 'hex'
+  set extra_float_digits = 1 set quote_all_identifiers = off
 as $$
 declare
   v_frame "bemi".frame;
@@ -1252,8 +1354,13 @@ begin
     if tg_op <> 'DELETE' then
       v_after := to_jsonb(new);
     end if;
+    -- A partition move arrives as the DELETE and the INSERT of an UPDATE: the first half is written, the second completes it.
+    v_is_move := tg_op <> 'UPDATE' and v_innermost[2] = 'UPDATE'
+      and v_innermost[1] = coalesce(pg_partition_root(tg_relid), tg_relid)::oid::text
+      and (select relispartition from pg_class where oid = tg_relid);
     v_frame := "bemi".open_frame(tg_relid,
-      case when pg_trigger_depth() <= 1 then nullif(current_setting('bemi.statement', true), '') end);
+      case when pg_trigger_depth() <= 1 then nullif(current_setting('bemi.statement', true), '') end,
+      "bemi".begun_context(tg_relid, case when v_is_move then 'UPDATE' else tg_op end));
     v_masked_before := v_before - v_frame.masked;
     v_masked_after := v_after - v_frame.masked;
   exception when others then
@@ -1267,10 +1374,6 @@ begin
     return null;
   end if;
 
-  -- A partition move arrives as the DELETE and the INSERT of an UPDATE: the first half is written, the second completes it.
-  v_is_move := tg_op <> 'UPDATE' and v_innermost[2] = 'UPDATE'
-    and v_innermost[1] = coalesce(pg_partition_root(tg_relid), tg_relid)::oid::text
-    and (select relispartition from pg_class where oid = tg_relid);
   if v_is_move and tg_op = 'INSERT' and v_innermost[3] ~ '^[0-9]+$' then
     perform set_config('bemi.maintenance', 'on', true);
     update "bemi".changes
@@ -1566,6 +1669,101 @@ begin
   end if;
   return v_changed;
 end
+$$;
+
+-- Types with all that they are made of, as far as their values are more than a string. To to_jsonb int2vector and
+-- oidvector are arrays too, though their text has no braces.
+create function "bemi".describe_types(a_types oid[]) returns jsonb
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (with recursive needed as (
+    select unnest(a_types) as oid
+    union
+    select d.oid from needed n join pg_type t on t.oid = n.oid,
+      lateral (
+        select t.typbasetype as oid where t.typtype = 'd'
+        union all
+        select t.typelem where t.typcategory = 'A'
+        union all
+        select a.atttypid from pg_attribute a where a.attrelid = t.typrelid and t.typtype = 'c' and a.attnum > 0 and not a.attisdropped
+      ) d
+  )
+  select coalesce(jsonb_agg(jsonb_build_object('oid', t.oid::bigint, 'kind', t.typtype, 'name', t.typname,
+    'base', t.typbasetype::bigint, 'element', t.typelem::bigint, 'delimiter', coalesce(e.typdelim, ','),
+    'isArray', t.typsubscript = 'array_subscript_handler'::regproc,
+    'attributes', coalesce((select jsonb_agg(jsonb_build_object('name', a.attname, 'type', a.atttypid::bigint) order by a.attnum)
+      from pg_attribute a where a.attrelid = t.typrelid and t.typtype = 'c' and a.attnum > 0 and not a.attisdropped), '[]')
+  ) order by t.oid), '[]')
+  from needed n join pg_type t on t.oid = n.oid left join pg_type e on e.oid = t.typelem
+  where t.typtype in ('d', 'c') or t.typcategory = 'A' or t.typname = 'hstore');
+end
+$$;
+
+-- What the worker has to know of a tracked table to read its rows in the WAL.
+create function "bemi".table_facts(a_relation oid) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (select jsonb_build_object('schema', n.nspname, 'name', c.relname, 'keys', "bemi".key_columns(t.root), 'ignored', t.ignored,
+    'masked', "bemi".masked_columns(t.relation, t.masked, t.masked_numbers), 'isPartitioned', c.relkind = 'p',
+    'types', "bemi".describe_types(array(select a.atttypid from pg_attribute a
+      where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)),
+    'ancestors', array(
+      with recursive up as (
+        select i.inhparent, 1 as depth from pg_inherits i where i.inhrelid = t.relation
+        union all
+        select i.inhparent, u.depth + 1 from up u join pg_inherits i on i.inhrelid = u.inhparent
+      )
+      select inhparent::bigint from up order by depth
+    ))
+  from "bemi".tracked_tables t join pg_class c on c.oid = t.relation join pg_namespace n on n.oid = c.relnamespace
+  where t.relation = a_relation);
+end
+$$;
+
+-- The same as it was from an LSN on, since the catalog knows only today: a worker may come to read what was written
+-- before a table, its key or a type of its columns was altered or dropped. LSNs count within one cluster.
+create table "bemi".table_versions (
+  relation oid not null,
+  system_identifier text not null,
+  from_lsn pg_lsn not null,
+  facts jsonb not null,
+  primary key (relation, system_identifier, from_lsn)
+);
+
+create function "bemi".note_version(a_relation oid) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_system text;
+  v_facts jsonb;
+  v_last jsonb;
+begin
+  if not exists (select from "bemi".tracked_tables where relation = a_relation and capture = 'wal') then
+    return;
+  end if;
+  select system_identifier into v_system from "bemi".this_cluster();
+  v_facts := "bemi".table_facts(a_relation);
+  select facts into v_last from "bemi".table_versions
+  where relation = a_relation and system_identifier = v_system order by from_lsn desc limit 1;
+  if v_facts is distinct from v_last then
+    insert into "bemi".table_versions (relation, system_identifier, from_lsn, facts)
+    values (a_relation, v_system, case when v_last is null then '0/0' else pg_current_wal_insert_lsn() end, v_facts)
+    on conflict (relation, system_identifier, from_lsn) do update set facts = excluded.facts;
+  end if;
+end
+$$;
+
+-- All versions of each table, and its facts of today, which have no LSN.
+create function "bemi".read_tables(out relation bigint, out from_lsn pg_lsn, out facts jsonb) returns setof record
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+  select v.relation::bigint, v.from_lsn, v.facts
+  from "bemi".table_versions v where v.system_identifier = (select c.system_identifier from "bemi".this_cluster() c)
+  union all
+  select t.relation::oid::bigint, null, "bemi".table_facts(t.relation)
+  from "bemi".tracked_tables t where exists (select from pg_class c where c.oid = t.relation)
 $$;
 
 -- Tells a worker that is reading, at this place in the WAL, that what it knows of tables and types is no longer so.

@@ -2,8 +2,9 @@ import { BemiError } from "../errors.ts";
 import { decode, type Lsn, type PgoutputMessage, type RawMessage } from "./decode.ts";
 import { type Heartbeat, HEARTBEAT_PREFIX } from "./heartbeat.ts";
 import { isNotice } from "./message.ts";
-import { readSeal, type Source, tableFacts } from "./source.ts";
+import { readSeal, type Source } from "./source.ts";
 import { type Change, stitcher } from "./stitch.ts";
+import { readTableHistory } from "./table-history.ts";
 import type { TypeCatalog } from "./types.ts";
 import type { Writer } from "./write.ts";
 
@@ -49,11 +50,11 @@ export function isIdle(messages: readonly RawMessage[]): boolean {
 
 export async function openIntake(options: IntakeOptions): Promise<Intake> {
   const { source, types, acceptsBareContexts, turn, heartbeat } = options;
-  let facts = await tableFacts(source);
+  let tables = await readTableHistory(source);
   let seal = await readSeal(source);
   const stitch = stitcher({
-    table: (oid) => facts.get(oid),
-    type: types.get,
+    table: (oid, lsn) => tables.at(oid, lsn),
+    type: (oid, known) => types.get(oid, known?.types),
     get seal() {
       return seal;
     },
@@ -75,13 +76,13 @@ export async function openIntake(options: IntakeOptions): Promise<Intake> {
   const refresh = async (): Promise<void> => {
     types.forget();
     await types.load([...typesInUse]);
-    facts = await tableFacts(source);
+    tables = await readTableHistory(source);
     seal = await readSeal(source);
     stitch.refresh();
   };
   // PostgreSQL describes a relation once, and again when it was altered.
   const isChangeOfSchema = (message: PgoutputMessage): boolean => {
-    if (message.kind === "relation") return relations.has(message.oid) || !facts.has(message.oid);
+    if (message.kind === "relation") return relations.has(message.oid) || !tables.has(message.oid);
     const isOne = message.kind === "message" && message.prefix === "_bemi" && isNotice(message.content);
     isNotified ||= isOne;
     return isOne;

@@ -70,7 +70,7 @@ export async function openLink(options: SessionOptions): Promise<Link> {
         database,
         seed: hash(`${systemIdentifier} ${timeline} ${database}${incarnation > 0 ? ` ${incarnation}` : ""}`),
       },
-      types: typeCatalog(source.db),
+      types: typeCatalog(source),
       acceptsBareContexts: options.acceptBemiMessages ?? false,
       tracer: options.tracer,
       turn: options.turn,

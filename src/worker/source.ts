@@ -6,7 +6,7 @@ import { inSchema, requireInstalled } from "../install/schema.ts";
 import { formatLsn, type Lsn, parseLsn } from "./decode.ts";
 import { slotState } from "./slot-state.ts";
 import type { WorkerSql } from "./sql.ts";
-import type { Seal, TableFacts } from "./table.ts";
+import type { Seal } from "./table.ts";
 
 /** The database whose WAL is read, as far as it is asked in plain SQL. */
 export interface Source {
@@ -103,27 +103,4 @@ export async function readSeal({ db, schema }: Source): Promise<Seal | undefined
   return row?.secret
     ? { secret: row.secret, enforcedFrom: row.from === null ? undefined : parseLsn(row.from) }
     : undefined;
-}
-
-/** What the catalog says of all tracked tables, by the number of their root. */
-export async function tableFacts({ db, schema }: Source): Promise<Map<number, TableFacts>> {
-  const rows = await db.query<{ json: string }>(inSchema(
-    schema,
-    `select json_build_object('oid', t.relation::oid::bigint, 'keys', "bemi".key_columns(t.root), 'ignored', t.ignored,
-      'masked', "bemi".masked_columns(t.relation, t.masked, t.masked_numbers), 'isPartitioned', c.relkind = 'p',
-      'schema', n.nspname, 'name', c.relname,
-      'ancestors', array(
-        with recursive up as (
-          select i.inhparent, 1 as depth from pg_inherits i where i.inhrelid = t.relation
-          union all
-          select i.inhparent, u.depth + 1 from up u join pg_inherits i on i.inhrelid = u.inhparent
-        )
-        select inhparent::bigint from up order by depth
-      ))::text as json
-    from "bemi".tracked_tables t join pg_class c on c.oid = t.relation join pg_namespace n on n.oid = c.relnamespace`,
-  ));
-  return new Map(rows.map(({ json }) => {
-    const { oid, ...facts } = JSON.parse(json) as TableFacts & { oid: number };
-    return [oid, facts];
-  }));
 }

@@ -75,13 +75,21 @@ export function stitcher(catalog: Catalog): Stitcher {
   const moves = new Map<number, HalfMove[]>();
   const truncated = new Map<number, { position: Lsn; context: string }>();
 
+  const tableAt = (oid: number, lsn: Lsn): Table | undefined => {
+    const table = tables.get(oid);
+    if (!table || table.covers(lsn)) return table;
+    const other = new Table(table.relation, catalog, lsn);
+    tables.set(oid, other);
+    return other;
+  };
+
   const isForged = ({ seal }: ContextMessage, lsn: Lsn): boolean =>
     catalog.seal?.enforcedFrom !== undefined && lsn >= catalog.seal.enforcedFrom &&
     seal !== catalog.seal.secret;
 
   const takeSnapshot = (content: Buffer, lsn: Lsn, emit: (change: Change) => void): void => {
     const row = parseSnapshot(content);
-    const table = row && row.seal === catalog.seal?.secret ? unknownTable(row.root, catalog) : undefined;
+    const table = row && row.seal === catalog.seal?.secret ? unknownTable(row.root, catalog, lsn) : undefined;
     if (!row || !table) return;
     const context = latest(table, ["SNAPSHOT"])?.context ?? UNATTRIBUTED;
     const after = { json: row.image, values: [] };
@@ -150,7 +158,7 @@ export function stitcher(catalog: Catalog): Stitcher {
   const flushTruncates = (emit: (change: Change) => void): void => {
     if (truncated.size === 0) return;
     for (const [oid, { position, context }] of truncated) {
-      const table = tables.get(oid) ?? unknownTable(oid, catalog);
+      const table = unknownTable(oid, catalog, position) ?? tableAt(oid, position);
       if (table) emit(change(table, "TRUNCATE", position, index++, context, undefined, undefined));
     }
     truncated.clear();
@@ -161,7 +169,7 @@ export function stitcher(catalog: Catalog): Stitcher {
       case "begin":
         return begin(message);
       case "relation":
-        tables.set(message.oid, new Table(message, catalog));
+        tables.set(message.oid, new Table(message, catalog, lsn));
         return;
       case "message": {
         if (!message.isTransactional || message.prefix !== "_bemi" || !transaction) return;
@@ -181,7 +189,7 @@ export function stitcher(catalog: Catalog): Stitcher {
       case "insert": {
         flushTruncates(emit);
         const fallback = otherwise();
-        const table = tables.get(message.relation);
+        const table = tableAt(message.relation, lsn);
         if (!table) return;
         const attributed = latest(table, ["INSERT", "UPDATE"]);
         const half = attributed?.operation === "UPDATE" ? moves.get(message.relation)?.shift() : undefined;
@@ -198,7 +206,7 @@ export function stitcher(catalog: Catalog): Stitcher {
       case "update": {
         flushTruncates(emit);
         const fallback = otherwise();
-        const table = tables.get(message.relation);
+        const table = tableAt(message.relation, lsn);
         if (!table) return;
         const before = message.before && !message.beforeIsKey ? message.before : undefined;
         if (before && table.isSame(before, message.after)) return;
@@ -211,7 +219,7 @@ export function stitcher(catalog: Catalog): Stitcher {
       case "delete": {
         flushTruncates(emit);
         const fallback = otherwise();
-        const table = tables.get(message.relation);
+        const table = tableAt(message.relation, lsn);
         if (!table) return;
         const attributed = latest(table, table.facts?.isPartitioned ? ["DELETE", "UPDATE"] : ["DELETE"]);
         const before = table.image(message.before, undefined, message.beforeIsKey);
@@ -228,7 +236,7 @@ export function stitcher(catalog: Catalog): Stitcher {
       case "truncate":
         for (const oid of message.relations) {
           truncated.delete(oid);
-          const table = tables.get(oid);
+          const table = tableAt(oid, lsn);
           if (!table) continue;
           const context = latest(table, ["TRUNCATE"])?.context ?? UNATTRIBUTED;
           emit(change(table, "TRUNCATE", lsn, index++, context, undefined, undefined));
@@ -250,7 +258,7 @@ export function stitcher(catalog: Catalog): Stitcher {
     }
   };
   const refresh = (): void => {
-    for (const [oid, { relation }] of tables) tables.set(oid, new Table(relation, catalog));
+    for (const [oid, { relation }] of tables) tables.set(oid, new Table(relation, catalog, 0n));
   };
   return { push, refresh };
 }

@@ -1,8 +1,12 @@
 import { type Column, type Lsn, type Relation, type Tuple, UNCHANGED } from "./decode.ts";
-import { toJson, type ValueType } from "./values.ts";
+import type { TypeRow } from "./types.ts";
+import { plainNumber, toJson, type ValueType } from "./values.ts";
 
-/** What the catalog says of a tracked table today; names are those in the stream. */
+/** What a tracked table was like in a stretch of the WAL; names are those in the stream. */
 export interface TableFacts {
+  readonly from: Lsn;
+  /** Absent where they hold to this day. */
+  readonly until?: Lsn;
   readonly schema: string;
   readonly name: string;
   readonly keys: readonly string[];
@@ -11,11 +15,14 @@ export interface TableFacts {
   readonly isPartitioned: boolean;
   /** Inheritance parents, nearest first: a statement that names one of them writes this table's rows too. */
   readonly ancestors: readonly number[];
+  /** The types of its columns, as far as they are not built in and plain. */
+  readonly types: readonly TypeRow[];
 }
 
 export interface Catalog {
-  table(oid: number): TableFacts | undefined;
-  type(oid: number): ValueType;
+  table(oid: number, lsn: Lsn): TableFacts | undefined;
+  /** @param known what is known of the table that has a column of the type */
+  type(oid: number, known: TableFacts | undefined): ValueType;
   readonly seal?: Seal | undefined;
   /** Whether a row that has no context message takes the bare JSON that another Bemi's trigger wrote before it. */
   readonly acceptsBareContexts?: boolean | undefined;
@@ -52,15 +59,15 @@ export class Table {
   readonly #columns: readonly ColumnPlan[];
   readonly #keys: readonly number[];
 
-  constructor(relation: Relation, catalog: Catalog) {
+  constructor(relation: Relation, catalog: Catalog, lsn: Lsn) {
     this.relation = relation;
-    this.facts = catalog.table(relation.oid);
+    this.facts = catalog.table(relation.oid, lsn);
     const { masked = [], ignored = [], ancestors = [] } = this.facts ?? {};
     this.family = [relation.oid, ...ancestors];
     this.#columns = relation.columns.map((column: Column) => ({
       name: column.name,
       label: `${JSON.stringify(column.name)}: `,
-      type: catalog.type(column.type),
+      type: catalog.type(column.type, this.facts),
       isHidden: masked.includes(column.name),
       isIgnored: ignored.includes(column.name),
     }));
@@ -68,6 +75,12 @@ export class Table {
     const keys = this.facts?.keys ??
       relation.columns.filter((c) => c.isKey && relation.identity !== "f").map((c) => c.name);
     this.#keys = keys.map((name) => relation.columns.findIndex((column) => column.name === name));
+  }
+
+  /** Whether this is what the table was like there. */
+  covers(lsn: Lsn): boolean {
+    const { facts } = this;
+    return !facts || facts.from <= lsn && (facts.until === undefined || lsn < facts.until);
   }
 
   /** A row as a JSON object. An unchanged TOAST value is taken from the image before, where that is whole. */
@@ -124,7 +137,9 @@ function holdsJson(type: ValueType): boolean {
 // As jsonb compares: 1.0 equals 1.00, and blanks in a json count for nothing.
 function isEqualValue(a: string | null, b: string | null, type: ValueType): boolean {
   if (a === null || b === null) return a === b;
-  if (type.kind === "number") return plainNumber(a) === plainNumber(b);
+  if (type.kind === "number" || type.kind === "float") {
+    return trimmed(plainNumber(a)) === trimmed(plainNumber(b));
+  }
   if (type.kind !== "json") return false;
   try {
     return canonical(JSON.parse(a)) === canonical(JSON.parse(b)) && !/\d{16}|[eE]/.test(a + b);
@@ -133,8 +148,8 @@ function isEqualValue(a: string | null, b: string | null, type: ValueType): bool
   }
 }
 
-function plainNumber(text: string): string {
-  return text.includes(".") && !/e/i.test(text) ? text.replace(/\.?0+$/, "") : text;
+function trimmed(number: string): string {
+  return number.includes(".") ? number.replace(/\.?0+$/, "") : number;
 }
 
 function canonical(value: unknown): string {
@@ -152,9 +167,9 @@ export function noteUnchanged(context: string, values: Tuple, table: Table): str
 }
 
 // A partition's TRUNCATE, or a baseline's row, in a session that has seen no row: the name comes from the catalog.
-export function unknownTable(oid: number, catalog: Catalog): Table | undefined {
-  const facts = catalog.table(oid);
+export function unknownTable(oid: number, catalog: Catalog, lsn: Lsn): Table | undefined {
+  const facts = catalog.table(oid, lsn);
   if (!facts) return undefined;
   const { schema, name } = facts;
-  return new Table({ kind: "relation", oid, schema, name, identity: "f", columns: [] }, catalog);
+  return new Table({ kind: "relation", oid, schema, name, identity: "f", columns: [] }, catalog, lsn);
 }

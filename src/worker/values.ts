@@ -2,7 +2,18 @@ import { BemiError } from "../errors.ts";
 
 /** How the text of a type becomes JSON, as `to_jsonb` has it. */
 export type ValueType =
-  | { readonly kind: "string" | "number" | "boolean" | "json" | "timestamp" | "timestamptz" | "hstore" }
+  | {
+    readonly kind:
+      | "string"
+      | "number"
+      | "float"
+      | "boolean"
+      | "json"
+      | "timestamp"
+      | "timestamptz"
+      | "hstore";
+  }
+  | { readonly kind: "vector"; readonly element: ValueType }
   | { readonly kind: "array"; readonly element: ValueType; readonly delimiter: string }
   | {
     readonly kind: "composite";
@@ -16,6 +27,8 @@ export function toJson(text: string, type: ValueType): string {
   switch (type.kind) {
     case "number":
       return isJsonNumber(text) ? text : JSON.stringify(text);
+    case "float":
+      return isJsonNumber(text) ? plainNumber(text) : JSON.stringify(text);
     case "boolean":
       return text === "t" || text === "true" ? "true" : "false";
     case "json":
@@ -24,6 +37,8 @@ export function toJson(text: string, type: ValueType): string {
       return `"${text.replace(" ", "T")}"`.replace(/T(?=BC"$)/, " ");
     case "timestamptz":
       return timestamptz(text);
+    case "vector":
+      return `[${text.split(" ").filter(Boolean).map((part) => toJson(part, type.element)).join(", ")}]`;
     case "array":
       return arrayToJson(text, type);
     case "composite":
@@ -39,6 +54,18 @@ export function toJson(text: string, type: ValueType): string {
 function isJsonNumber(text: string): boolean {
   const last = text.charCodeAt(text.length - 1);
   return last >= 0x30 && last <= 0x39;
+}
+
+/** A number as jsonb prints it: `1e-05` becomes `0.00001`, and `-0`, which a numeric has not, `0`. */
+export function plainNumber(text: string): string {
+  const match = /^(-?)(\d+)(?:\.(\d+))?e([+-]\d+)$/.exec(text);
+  if (!match) return text === "-0" ? "0" : text;
+  const [, sign = "", whole = "", fraction = "", exponent] = match;
+  const digits = whole + fraction;
+  const point = whole.length + Number(exponent);
+  if (point <= 0) return `${sign}0.${"0".repeat(-point)}${digits}`;
+  if (point >= digits.length) return `${sign}${digits}${"0".repeat(point - digits.length)}`;
+  return `${sign}${digits.slice(0, point)}.${digits.slice(point)}`;
 }
 
 // `2026-11-01 12:00:00.5+00` becomes `2026-11-01T12:00:00.5+00:00`; infinity stays.

@@ -1,0 +1,195 @@
+import { objectMembers } from "../../src/worker/message.ts";
+import type { LaneName, Row } from "./lane.ts";
+
+/** What is known of a scenario's run that bears on the comparison. */
+export interface Circumstances {
+  readonly version: number;
+  /** Whether a transaction was prepared, and committed after a later one: a trigger cannot know that order. */
+  readonly isOverlapping: boolean;
+  /** Columns that were generated at some time, which the WAL has not before PostgreSQL 18. */
+  readonly generated: ReadonlySet<string>;
+  /** By table, columns whose change alone records nothing. */
+  readonly ignored: ReadonlyMap<string, readonly string[]>;
+}
+
+export type Lanes = ReadonlyMap<LaneName, readonly Row[]>;
+
+/** What differs between the lanes, in words and rows; empty where all is as it should be. */
+export function differences(lanes: Lanes, circumstances: Circumstances): string[] {
+  const found: string[] = [];
+  const prepared = new Map([...lanes].map(([name, rows]) => [name, normalise(name, rows, circumstances)]));
+  const names = [...prepared.keys()].filter((name) => name !== "plain");
+  const [first] = names;
+  const reference = first && prepared.get(first);
+  if (!first || !reference) return found;
+  const isOrdered = !circumstances.isOverlapping &&
+    ![...lanes].some(([name, rows]) => name !== "plain" && new Set(rows.map((row) => row.capture)).size > 1);
+  for (const name of names.slice(1)) {
+    found.push(...compare({
+      names: [first, name],
+      isOrdered,
+      left: stories(reference, isOrdered, withContext),
+      right: stories(prepared.get(name) ?? [], isOrdered, withContext),
+    }));
+  }
+  const plain = prepared.get("plain");
+  if (plain) {
+    found.push(...compare({
+      names: ["plain", first],
+      isOrdered,
+      left: bags(plain, isOrdered),
+      right: bags(reference, isOrdered),
+    }));
+  }
+  for (const name of names) {
+    found.push(
+      ...broken(name, (prepared.get(name) ?? []).filter((row) => ignoredOf(row, circumstances).length === 0)),
+    );
+  }
+  return found;
+}
+
+const withContext = (row: Row): string => `${withoutContext(row)} ${row.context}`;
+const withoutContext = (row: Row): string =>
+  `${row.operation} ${row.schema}.${row.table} ${row.former ?? ""}->${row.key} ${row.before} => ${row.after}`;
+
+interface Pair {
+  readonly names: readonly [string, string];
+  readonly left: readonly string[][];
+  readonly right: readonly string[][];
+  readonly isOrdered: boolean;
+}
+
+function compare({ names: [left, right], left: a, right: b, isOrdered }: Pair): string[] {
+  const seconds = isOrdered ? [] : b.map((lines) => JSON.stringify(lines));
+  for (let i = 0; i < Math.max(a.length, b.length); i++) {
+    const [one = [], two = []] = [a[i], b[i]];
+    if (JSON.stringify(one) === JSON.stringify(two)) continue;
+    if (!isOrdered) {
+      const at = seconds.indexOf(JSON.stringify(one));
+      if (at >= 0) {
+        seconds[at] = "";
+        continue;
+      }
+    }
+    const missing = one.filter((line) => !two.includes(line));
+    const more = two.filter((line) => !one.includes(line));
+    return [
+      `${left} and ${right} differ in transaction ${i + 1} of ${a.length} and ${b.length}`,
+      ...missing.map((line) => `  ${left}: ${line}`),
+      ...more.map((line) => `  ${right}: ${line}`),
+      ...(missing.length + more.length === 0 ? ["  in number"] : []),
+    ];
+  }
+  return [];
+}
+
+/** Each transaction as lines: for each key what happened to it in order, for rows without a key in any order. */
+function stories(rows: readonly Row[], isOrdered: boolean, line: (row: Row) => string): string[][] {
+  const all = transactions(rows).map((own) => {
+    const keys = new Map<string, string[]>();
+    for (const row of own) {
+      for (const key of new Set([row.key, row.former ?? row.key])) {
+        const name = `${row.schema}.${row.table} ${key}`;
+        keys.set(name, [...keys.get(name) ?? [], line(row)]);
+      }
+    }
+    return [...keys].map(([name, lines]) =>
+      `${name}:\n      ${(name.endsWith(" null") ? lines.toSorted() : lines).join("\n      ")}`
+    ).toSorted();
+  });
+  return isOrdered ? all : all.toSorted(byText);
+}
+
+/** Each transaction as lines in any order. */
+function bags(rows: readonly Row[], isOrdered: boolean): string[][] {
+  // A TRUNCATE fires the oracle's triggers once for each partition.
+  const all = transactions(rows).map((own) =>
+    own.map(withoutContext).toSorted().filter((line, i, lines) =>
+      !line.startsWith("TRUNCATE") || line !== lines[i - 1]
+    )
+  );
+  return isOrdered ? all : all.toSorted(byText);
+}
+
+function byText(a: unknown, b: unknown): number {
+  return JSON.stringify(a) < JSON.stringify(b) ? -1 : 1;
+}
+
+function transactions(rows: readonly Row[]): Row[][] {
+  const byId = new Map<string, Row[]>();
+  for (const row of rows) byId.set(row.transaction, [...byId.get(row.transaction) ?? [], row]);
+  return [...byId.values()];
+}
+
+/** Where a key's changes do not follow from one another. */
+function broken(name: string, rows: readonly Row[]): string[] {
+  const last = new Map<string, string>();
+  const found: string[] = [];
+  for (const row of rows) {
+    if (row.operation === "TRUNCATE") {
+      for (const key of last.keys()) if (key.startsWith(`${row.schema}.${row.table} `)) last.delete(key);
+    }
+    if (row.key === null) continue;
+    const key = `${row.schema}.${row.table} ${row.key}`;
+    const former = `${row.schema}.${row.table} ${row.former ?? row.key}`;
+    const known = last.get(former);
+    if (known !== undefined && sameColumns(known, row.before) && known !== row.before) {
+      found.push(`${name}: the history of ${former} is broken`, `  ${known}`, `  ${withContext(row)}`);
+    }
+    last.delete(former);
+    if (row.operation !== "DELETE") last.set(key, row.after);
+  }
+  return found;
+}
+
+// DDL in between changes what a row has.
+function sameColumns(a: string, b: string): boolean {
+  const names = (json: string): string => (objectMembers(json) ?? []).map(([key]) => key).join();
+  return names(a) === names(b);
+}
+
+function normalise(name: LaneName, rows: readonly Row[], circumstances: Circumstances): Row[] {
+  const own = circumstances.version < 18
+    ? rows.map((row) => withoutGenerated(row, circumstances))
+    : [...rows];
+  if (name !== "plain") return own;
+  return merged(own).filter((row) => {
+    const ignored = ignoredOf(row, circumstances);
+    return row.operation !== "UPDATE" || without(row.before, ignored) !== without(row.after, ignored);
+  });
+}
+
+// A renamed table's name begins like its first one.
+function ignoredOf(row: Row, { ignored }: Circumstances): readonly string[] {
+  return ignored.get(row.table.slice(0, 2)) ?? [];
+}
+
+function without(json: string, names: readonly string[]): string {
+  if (names.length === 0) return json;
+  return JSON.stringify((objectMembers(json) ?? []).filter(([key]) => !names.includes(key)));
+}
+
+/** A partition move is one UPDATE: AFTER ROW triggers see a DELETE and an INSERT in a statement that is an UPDATE. */
+function merged(rows: readonly Row[]): Row[] {
+  const result: Row[] = [];
+  for (const row of rows) {
+    const before = result.at(-1);
+    if (
+      row.statement === "UPDATE" && row.operation === "CREATE" && before?.statement === "UPDATE" &&
+      before.operation === "DELETE" && before.table === row.table && before.transaction === row.transaction
+    ) {
+      const former = before.key === row.key ? null : before.key;
+      result[result.length - 1] = { ...row, operation: "UPDATE", before: before.before, former };
+    } else result.push(row);
+  }
+  return result;
+}
+
+function withoutGenerated(row: Row, { generated }: Circumstances): Row {
+  const strip = (json: string): string => {
+    const members = objectMembers(json)?.filter(([key]) => !generated.has(`${row.table}.${key}`)) ?? [];
+    return `{${members.map(([key, value]) => `${JSON.stringify(key)}: ${value}`).join(", ")}}`;
+  };
+  return { ...row, before: strip(row.before), after: strip(row.after) };
+}

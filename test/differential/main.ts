@@ -1,0 +1,91 @@
+// npm run test:differential -- --runs 2000 --server 14,15,16,17,18 --seed 1
+// Goes on where a run of the same seed was stopped; --fresh begins again, --only N runs one scenario and shows it.
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { parseArgs } from "node:util";
+import { startServer } from "../support/servers.ts";
+import { report } from "./report.ts";
+import { encodingOf, ENCODINGS, openRunner, type Runner, scenarioAt, shrink } from "./world.ts";
+
+const { values } = parseArgs({
+  options: {
+    runs: { type: "string", default: "200" },
+    server: { type: "string", default: "18" },
+    seed: { type: "string", default: String(Date.now() % 100_000) },
+    batch: { type: "string", default: "4" },
+    only: { type: "string" },
+    fresh: { type: "boolean", default: false },
+    "shrink-seconds": { type: "string", default: "120" },
+  },
+});
+const seed = Number(values.seed);
+const runs = Number(values.runs);
+const state = join(tmpdir(), `bemi-differential-${seed}.json`);
+
+/** By server and encoding: the next scenario; and which failed. */
+interface Progress {
+  readonly next: Record<string, number>;
+  readonly failed: Record<string, number[]>;
+}
+const progress: Progress = existsSync(state) && !values.fresh && values.only === undefined
+  ? JSON.parse(readFileSync(state, "utf8")) as Progress
+  : { next: {}, failed: {} };
+
+const examine = async (runner: Runner, indexes: readonly number[], name: string): Promise<void> => {
+  const outcomes = await runner.run(indexes.map((n) => scenarioAt(seed, n)));
+  for (const [i, outcome] of outcomes.entries()) {
+    if (outcome.differences.length === 0) {
+      if (values.only !== undefined) console.log(report(outcome));
+      continue;
+    }
+    const n = indexes[i] ?? 0;
+    (progress.failed[name] ??= []).push(n);
+    console.log(`\nScenario ${n} of seed ${seed} on ${name}:`);
+    const milliseconds = Number(values["shrink-seconds"]) * 1000;
+    const smallest = milliseconds > 0 ? await shrink(runner, { seed, n, milliseconds }) : undefined;
+    console.log(report(smallest ?? outcome));
+  }
+};
+
+const start = Date.now();
+let done = 0;
+console.log(`${runs} scenarios each on ${values.server}, seed ${seed}, state in ${state}`);
+for (const version of values.server.split(",")) {
+  const server = version === "pglite" ? undefined : await startServer(version);
+  for (const encoding of server ? ENCODINGS : ENCODINGS.slice(0, 1)) {
+    const name = `${version} ${encoding}`;
+    await using runner = openRunner(server?.url(""), encoding);
+    const indexes = Array.from({ length: runs }, (_, n) => n).filter((n) =>
+      !server || encodingOf(n) === encoding
+    )
+      .filter((n) => values.only === undefined ? n >= (progress.next[name] ?? 0) : n === Number(values.only));
+    for (let at = 0; at < indexes.length; at += Number(values.batch)) {
+      const batch = indexes.slice(at, at + Number(values.batch));
+      await examine(runner, batch, name);
+      done += batch.length;
+      progress.next[name] = (batch.at(-1) ?? 0) + 1;
+      if (values.only === undefined) writeFileSync(state, JSON.stringify(progress));
+      const each = (Date.now() - start) / done;
+      const left = Math.round(each * (indexes.length - at - batch.length) / 60_000);
+      if (at % 100 === 0) {
+        console.error(
+          `${name}: ${at + batch.length} of ${indexes.length}, ${
+            Math.round(each)
+          } ms each, about ${left} min to go`,
+        );
+      }
+    }
+  }
+  await server?.remove();
+}
+const failures = Object.entries(progress.failed).filter(([, list]) => list.length > 0);
+console.log(
+  `\n${done} scenarios in ${Math.round((Date.now() - start) / 1000)} s, ${
+    Math.round((Date.now() - start) / Math.max(1, done))
+  } ms each`,
+);
+for (const [name, list] of failures) console.log(`FAILED on ${name}: ${list.join(", ")}`);
+if (failures.length === 0) console.log("No difference");
+process.exit(failures.length === 0 ? 0 : 1);

@@ -1,0 +1,212 @@
+import { createStatements, newPlace, type Place, trackOptions } from "./create.ts";
+import { differences } from "./compare.ts";
+import type { Lane, LaneName, Row } from "./lane.ts";
+import { type Live, readLive } from "./live.ts";
+import { ALTERATIONS, type Op, type OpKind, type Scenario } from "./scenario.ts";
+import { render, type Statement } from "./statements.ts";
+
+/** A database for each path, on one server. The oracle's is the first. */
+export type World = readonly Lane[];
+
+/** A scenario that was run, and what was wrong. */
+export interface Outcome {
+  readonly scenario: Scenario;
+  readonly statements: readonly Statement[];
+  /** Of each statement: `ok`, or the SQLSTATE. */
+  readonly results: readonly string[];
+  readonly differences: readonly string[];
+}
+
+interface Run {
+  readonly scenario: Scenario;
+  readonly prefix: string;
+  readonly statements: Statement[];
+  readonly results: Map<LaneName, string[]>;
+  readonly generated: Set<string>;
+  /** Whether a prepared transaction was committed after a later one. */
+  isOverlapping: boolean;
+}
+
+let counter = 0;
+
+/** Runs scenarios one after the other in each lane, in all lanes at a time, and compares what came of them. */
+export async function runBatch(world: World, scenarios: readonly Scenario[]): Promise<Outcome[]> {
+  const [plain, ...others] = world;
+  if (!plain) throw new Error("A world has lanes");
+  const runs: Run[] = [];
+  for (const scenario of scenarios) runs.push(await compose(plain, scenario));
+  await Promise.all(others.map(async (lane) => {
+    for (const run of runs) await replay(lane, run);
+  }));
+  const rows = new Map<LaneName, Row[]>();
+  await Promise.all(world.map(async (lane) => {
+    rows.set(lane.name, await lane.collect());
+    for (const { prefix } of runs) await drop(lane, prefix);
+    // What was dropped is decoded too before the log is emptied.
+    await lane.collect();
+    await lane.clear();
+  }));
+  return runs.map((run) => {
+    const results = run.results.get(plain.name) ?? [];
+    return {
+      scenario: run.scenario,
+      statements: run.statements,
+      results,
+      differences: [
+        ...others.flatMap(({ name }) => otherResults(run, results, name)),
+        ...differences(
+          new Map(
+            [...rows].map(([name, all]) => [name, all.filter((row) => row.schema.startsWith(run.prefix))]),
+          ),
+          {
+            version: plain.version,
+            isOverlapping: run.isOverlapping,
+            generated: run.generated,
+            ignored: new Map([...trackOptions(run.scenario)].map(([table, { ignore }]) => [table, ignore])),
+          },
+        ),
+      ],
+    };
+  });
+}
+
+function otherResults(run: Run, expected: readonly string[], name: LaneName): string[] {
+  return (run.results.get(name) ?? []).flatMap((result, i) =>
+    result === expected[i]
+      ? []
+      : [`${name}: ${result} instead of ${expected[i]}: ${run.statements[i]?.sql.slice(0, 200)}`]
+  ).slice(0, 1);
+}
+
+/** Writes a scenario down as SQL by running it where the oracle is. */
+async function compose(plain: Lane, scenario: Scenario): Promise<Run> {
+  const prefix = `s${++counter}z`;
+  const place = newPlace(plain.version);
+  const run: Run = {
+    scenario,
+    prefix,
+    statements: [],
+    results: new Map([[plain.name, []]]),
+    generated: new Set(),
+    isOverlapping: false,
+  };
+  const results = run.results.get(plain.name) as string[];
+  let live: Live = { schema: prefix, tables: [], composites: [] };
+  const look = async (): Promise<void> => {
+    // In a transaction that failed there is nothing to see.
+    live = await readLive(plain.session, prefix).catch(() => live);
+    if (!live.schema) live = { schema: prefix, tables: [], composites: [] };
+    for (const table of live.tables) {
+      for (const column of table.columns) {
+        if (column.generated) run.generated.add(`${table.name}.${column.name}`);
+      }
+    }
+  };
+  const send = async (statement: Statement | string): Promise<string> => {
+    const whole = typeof statement === "string" ? { sql: statement, protocol: "simple" as const } : statement;
+    run.statements.push(whole);
+    const result = await plain.execute(whole);
+    results.push(result);
+    return result;
+  };
+  const perform = async (op: Op, isPrepared = false): Promise<void> => {
+    for (const statement of render(op, live, place)) {
+      await send(
+        isPrepared && statement.protocol === "simple" ? { ...statement, protocol: "prepared" } : statement,
+      );
+    }
+    if (isAlteration(op)) await look();
+  };
+  await plain.begin(scenario.settings);
+  for (const sql of createStatements(scenario, place)) await send(sql.replaceAll("@", prefix));
+  await look();
+  await send("set lock_timeout = '300ms'");
+  for (const i of scenario.tables.keys()) await perform({ kind: "insert-many", picks: [i, i * 5] });
+  let late: string | undefined;
+  for (const unit of scenario.units) {
+    const waiting = late;
+    late = undefined;
+    switch (unit.kind) {
+      case "statement":
+        await perform(unit.op, unit.isPrepared);
+        break;
+      case "several":
+        await send(
+          unit.ops.flatMap((op) => render(op, live, place)).filter((s) => s.protocol !== "copy").map((s) =>
+            s.sql
+          ).join("; "),
+        );
+        break;
+      case "alteration":
+        await perform(unit.op);
+        break;
+      case "vacuum": {
+        const table = live.tables[unit.pick % Math.max(1, live.tables.length)];
+        if (table) await send(`vacuum (full, analyze) ${table.at}`);
+        break;
+      }
+      case "transaction": {
+        await send("begin");
+        for (const step of unit.steps) {
+          if ("kind" in step) await perform(step, unit.isPrepared);
+          else {
+            await send("savepoint s");
+            for (const op of step.savepoint) await perform(op, unit.isPrepared);
+            await send(step.isUndone ? "rollback to s" : "release s");
+          }
+        }
+        if (unit.end.startsWith("two-phase")) {
+          const name = `${prefix}_${run.statements.length}`;
+          const result = await send(`prepare transaction '${name}'`);
+          if (result === "ok" && unit.end === "two-phase-late") run.isOverlapping = true;
+          if (unit.end === "two-phase") await send(`commit prepared '${name}'`);
+          else late = name;
+        } else await send(unit.end);
+        await look();
+      }
+    }
+    if (waiting) {
+      await send(`commit prepared '${waiting}'`);
+      await look();
+    }
+  }
+  if (late) await send(`commit prepared '${late}'`);
+  await plain.end();
+  return run;
+}
+
+async function replay(lane: Lane, run: Run): Promise<void> {
+  const results: string[] = [];
+  run.results.set(lane.name, results);
+  await lane.begin(run.scenario.settings);
+  const options = trackOptions(run.scenario);
+  // What Bemi's event trigger would do after each is done once: it is what is slow.
+  await lane.execute({ sql: "set bemi.reconciling = 'on'", protocol: "simple" });
+  for (const statement of run.statements) {
+    results.push(await lane.execute(statement));
+    if (statement.sql.startsWith("set lock_timeout")) {
+      await lane.execute({
+        sql: "set bemi.reconciling = ''; select from bemi.reconcile()",
+        protocol: "simple",
+      });
+      for (const [table, option] of options) {
+        await lane.inspect.query("select bemi.track($1::text::regclass, $2::text::jsonb)", [
+          `${run.prefix}.${table}`,
+          JSON.stringify(option),
+        ]).catch(() => {});
+      }
+    }
+  }
+  await lane.end();
+}
+
+async function drop(lane: Lane, prefix: string): Promise<void> {
+  const { schema } = await readLive(lane.inspect, prefix);
+  if (schema) await lane.inspect.execute(`drop schema ${schema} cascade`);
+}
+
+function isAlteration(op: Op): boolean {
+  return (ALTERATIONS as readonly OpKind[]).includes(op.kind);
+}
+
+export type { Place };

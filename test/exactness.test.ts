@@ -1,0 +1,199 @@
+import { expect, test } from "vitest";
+import { onEachServer, type TestDatabase } from "./support/databases.ts";
+import { BEMI, createSlot, install, runWorker, track } from "./support/installation.ts";
+import { type Seen, seen } from "./support/todos.ts";
+
+type Capture = "trigger" | "wal";
+
+interface Given {
+  /** DDL, before its tables are tracked. */
+  readonly tables: string;
+  readonly tracked: readonly string[];
+  /** What the application does, on one connection. */
+  readonly statements: readonly string[];
+}
+
+const CAPTURES: readonly Capture[] = ["trigger", "wal"];
+
+// Each was a difference between the paths, found by test/differential.
+onEachServer("what every path of capture has alike", (open) => {
+  const run = async (
+    database: TestDatabase & { url: string },
+    capture: Capture,
+    given: Given,
+  ): Promise<Seen[]> => {
+    const { db, port } = database;
+    await install(db);
+    if (capture === "wal") await createSlot(db);
+    await port.execute(given.tables);
+    for (const table of given.tracked) await track(db, table, { capture });
+    const session = database.connect({ max: 1 });
+    for (const statement of given.statements) await session.unsafe(statement);
+    if (capture === "wal") await runWorker({ source: database.url, once: true }).finished;
+    return await seen(port);
+  };
+
+  test.each(CAPTURES)("values, whatever the session prints them like (%s)", async (capture) => {
+    await using database = await open();
+    const changes = await run(database, capture, {
+      tables:
+        "create table todos (id int primary key, due timestamptz, span interval, days daterange, raw bytea, weight float8)",
+      tracked: ["todos"],
+      statements: [
+        "set datestyle = 'German'; set timezone = 'Asia/Kolkata'; set intervalstyle = 'iso_8601'; set bytea_output = 'escape'; set extra_float_digits = 0",
+        "insert into todos values (1, '2026-03-01 12:00+00', '1 day 02:00', '[2026-03-01,2026-03-05)', '\\x00ff', 0.1::float8 + 0.2::float8)",
+        "update todos set weight = 0.3",
+      ],
+    });
+    expect(changes.map((change) => change.after)).toEqual([
+      {
+        id: 1,
+        due: "2026-03-01T12:00:00+00:00",
+        span: "1 day 02:00:00",
+        days: "[2026-03-01,2026-03-05)",
+        raw: "\\x00ff",
+        weight: 0.30000000000000004,
+      },
+      expect.objectContaining({ weight: 0.3 }),
+    ]);
+  });
+
+  test.each(CAPTURES)("the context that was in force when the statement began (%s)", async (capture) => {
+    await using database = await open();
+    const changes = await run(database, capture, {
+      tables: `create table todos (id int primary key, task text);
+        create function impersonate() returns trigger language plpgsql as
+          $$ begin perform set_config('bemi.context', '{"user": "trigger"}', true); return new; end $$;
+        create trigger impersonate before insert or update on todos for each row execute function impersonate()`,
+      tracked: ["todos"],
+      statements: [
+        `begin; select set_config('bemi.context', '{"user": "a"}', true); insert into todos values (1, 'a'), (2, 'b')`,
+        "update todos set task = 'c' where id = 1; commit",
+      ],
+    });
+    expect(changes.map((change) => change.context.user)).toEqual(["a", "a", "trigger"]);
+  });
+
+  test.each(CAPTURES)(
+    "a TRUNCATE, once for a partitioned table and once for a partition (%s)",
+    async (capture) => {
+      await using database = await open();
+      const changes = await run(database, capture, {
+        tables: `create table todos (id int, list int) partition by list (list);
+        create table todos_1 partition of todos for values in (1) partition by hash (id);
+        create table todos_1a partition of todos_1 for values with (modulus 1, remainder 0);
+        create table todos_2 partition of todos for values in (2)`,
+        tracked: ["todos"],
+        statements: [
+          "truncate todos",
+          "truncate todos_1",
+          "begin; truncate todos_2; truncate todos_1a; commit",
+          "truncate todos_2, todos",
+        ],
+      });
+      const truncates = changes.map((change) => `${change.operation} ${change.table}`);
+      // Within one transaction the WAL tells of a table's partitions together.
+      expect(truncates).toEqual(Array.from({ length: capture === "wal" ? 4 : 5 }, () => "TRUNCATE todos"));
+    },
+  );
+
+  test.each(CAPTURES)("rows of an attached partition, under the root's name (%s)", async (capture) => {
+    await using database = await open();
+    const changes = await run(database, capture, {
+      tables: `create table todos (id int, list int, primary key (id, list)) partition by list (list);
+        create table former (id int not null, list int not null)`,
+      tracked: ["todos", "former"],
+      statements: [
+        "alter table todos attach partition former for values in (2)",
+        "insert into former values (1, 2)",
+      ],
+    });
+    expect(changes.map((change) => [change.table, change.key])).toEqual([["todos", "[1, 2]"]]);
+  });
+
+  test.each(CAPTURES)("the schema's new name, after it was renamed (%s)", async (capture) => {
+    await using database = await open();
+    await run(database, capture, {
+      tables: "create schema app; create table app.todos (id int primary key)",
+      tracked: ["app.todos"],
+      statements: ["alter schema app rename to web", "insert into web.todos values (1)"],
+    });
+    expect(await database.port.query(`select schema from ${BEMI}.changes`)).toEqual([{ schema: "web" }]);
+  });
+
+  test.each(CAPTURES)("keys as jsonb has them, floating and signed (%s)", async (capture) => {
+    await using database = await open();
+    const changes = await run(database, capture, {
+      tables: "create table todos (weight float8 primary key, other float4)",
+      tracked: ["todos"],
+      statements: [
+        "insert into todos values (1e-7, 1e20), (1.5e20, 1e-5), ('-0', 0), ('Infinity', 1)",
+        "update todos set weight = 0 where weight = 0",
+      ],
+    });
+    expect(changes.map((change) => change.key)).toEqual([
+      "0.0000001",
+      "150000000000000000000",
+      "0",
+      "Infinity",
+    ]);
+  });
+});
+
+onEachServer("the worker, reading what was written before", (open) => {
+  test("knows the keys and the types of what is dropped by now", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await install(db);
+    await createSlot(db);
+    await port.execute(`create schema app;
+      create domain app.score as numeric;
+      create type app.place as (street text, number int);
+      create table app.todos (id app.score primary key, place app.place, scores app.score[], places app.place[])`);
+    await track(db, "app.todos", { capture: "wal" });
+    await port.execute("insert into app.todos values (1.50, ('a', 1), '{1,2}', array[('b', 2)::app.place])");
+    await port.execute("alter type app.place drop attribute street cascade");
+    await port.execute("alter table app.todos rename column id to number");
+    await port.execute("update app.todos set scores = '{3}'");
+    await port.execute("drop schema app cascade");
+    await runWorker({ source: database.url, once: true }).finished;
+    const changes = await seen(port);
+    expect(changes.map((change) => change.key)).toEqual(["1.50", "1.50"]);
+    expect(changes.map((change) => change.after)).toEqual([
+      { id: 1.5, place: { street: "a", number: 1 }, scores: [1, 2], places: [{ street: "b", number: 2 }] },
+      { number: 1.5, place: { number: 1 }, scores: [3], places: [{ number: 2 }] },
+    ]);
+  });
+
+  test("takes vectors of numbers for the arrays that they are", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await install(db);
+    await createSlot(db);
+    await port.execute("create table todos (id int primary key, numbers int2vector, oids oidvector)");
+    await track(db, "todos", { capture: "wal" });
+    await port.execute("insert into todos values (1, '1 2', '3 4'), (2, '', null)");
+    await runWorker({ source: database.url, once: true }).finished;
+    expect(
+      await port.query(
+        `select c.after = to_jsonb(t.*) as same from ${BEMI}.changes c join todos t on t.id::text = c.primary_key`,
+      ),
+    )
+      .toEqual([{ same: true }, { same: true }]);
+  });
+});
+
+onEachServer("reconcile()", (open) => {
+  test("finds a partitioned table together with its partitions", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await install(db);
+    await port.execute(`update ${BEMI}.settings set track_all = true; set bemi.reconciling = 'on';
+      create table todos (id int, done boolean generated always as (id > 1) stored) partition by list (id);
+      create table todos_1 (done boolean generated always as (id > 1) stored, id int);
+      alter table todos attach partition todos_1 default;
+      set bemi.reconciling = ''; select ${BEMI}.reconcile()`);
+    await port.execute("insert into todos (id) values (1)");
+    expect((await seen(port)).map((change) => change.after)).toEqual([{ id: 1, done: false }]);
+  });
+});
