@@ -1,14 +1,14 @@
 import type { Buffer } from "node:buffer";
 import postgres from "postgres";
-import { connect } from "../src/database/connect.ts";
 import { install, track } from "../src/install/mod.ts";
 import { openConnection } from "../src/worker/connection.ts";
 import { decode, type PgoutputMessage, type RawMessage } from "../src/worker/decode.ts";
 import { copyLine, type Origin } from "../src/worker/encode.ts";
 import { createSlot } from "../src/worker/mod.ts";
 import { peek } from "../src/worker/peek.ts";
-import { openSource, tableFacts } from "../src/worker/source.ts";
+import { openSource } from "../src/worker/source.ts";
 import { type Change, stitcher } from "../src/worker/stitch.ts";
+import { readTableHistory } from "../src/worker/table-history.ts";
 import { typeCatalog } from "../src/worker/types.ts";
 import { startServer } from "../test/support/servers.ts";
 import { compare } from "./measure.ts";
@@ -41,14 +41,17 @@ export async function stages(version: string): Promise<void> {
     ) {
       raw.push(...batch);
     }
-    const types = typeCatalog(connect(sql));
+    const types = typeCatalog(source);
     const messages = raw.map(([lsn, data]): [bigint, PgoutputMessage] => [lsn, decode(data)]);
     for (const [, message] of messages) {
       if (message.kind === "relation") await types.load(message.columns.map(({ type }) => type));
     }
-    const facts = await tableFacts(source);
+    const tables = await readTableHistory(source);
     const stitched = (emit: (change: Change) => void): void => {
-      const stitch = stitcher({ table: (oid) => facts.get(oid), type: types.get });
+      const stitch = stitcher({
+        table: (oid, lsn) => tables.at(oid, lsn),
+        type: (oid, known) => types.get(oid, known?.types),
+      });
       for (const [lsn, message] of messages) stitch.push(message, lsn, emit);
     };
     const changes: Change[] = [];
