@@ -4,7 +4,7 @@ import { report } from "./differential/report.ts";
 import { openRunner, scenarioAt } from "./differential/world.ts";
 
 const SEED = Number(process.env.DIFFERENTIAL_SEED ?? 1);
-const SCENARIOS = 16;
+const SCENARIOS = 12;
 
 // The short form of npm run test:differential.
 describe.each([
