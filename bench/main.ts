@@ -2,11 +2,13 @@ import { ingest } from "./ingest.ts";
 import { overhead } from "./overhead.ts";
 import { stages } from "./stages.ts";
 import { statements } from "./statements.ts";
+import { testing } from "./testing.ts";
 import { worker } from "./worker.ts";
 
 const benches: Readonly<Record<string, (version: string) => Promise<void>>> = {
   ingest,
   overhead,
+  testing,
   stages,
   statements,
   worker,

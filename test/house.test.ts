@@ -32,6 +32,7 @@ const FLOORS: Readonly<Record<string, readonly string[]>> = {
   database: ["errors.ts", "identifiers.ts"],
   install: ["errors.ts", "identifiers.ts", "similar.ts", "generated", "database"],
   history: ["errors.ts", "identifiers.ts", "context", "database", "install"],
+  testing: ["errors.ts", "identifiers.ts", "database", "install", "history"],
   adapters: ["errors.ts", "context", "database"],
   middleware: ["errors.ts", "context"],
   "bun.ts": ["adapters", "middleware"],

@@ -77,6 +77,21 @@ export function byPosition(a: LoggedChange, b: LoggedChange): number {
   return 0;
 }
 
+/** The changes that one source captured since a place in the log. */
+export async function changesSince(
+  db: Database,
+  schema: string,
+  place: { readonly source: number; readonly lsn: string; readonly index: string },
+): Promise<LoggedChange[]> {
+  return await select(
+    db,
+    schema,
+    `from "bemi".changes c where c.source_id = $1::text::integer and c.commit_lsn >= $2::text::pg_lsn
+      and c.transaction_index > $3::text::bigint and c.operation <> 'SNAPSHOT'`,
+    [String(place.source), place.lsn, place.index],
+  );
+}
+
 /** The changes of a table before one of them, from the TRUNCATE before that on. */
 export async function changesBefore(
   db: Database,
