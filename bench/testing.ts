@@ -8,8 +8,8 @@ import { startServer } from "../test/support/servers.ts";
 import { compare, type Subject } from "./measure.ts";
 
 const TABLES = Number(process.env.BENCH_TABLES ?? 20);
-const ROWS = 500;
-const TESTS = 10;
+const ROWS = 100;
+const TESTS = 5;
 
 /** Back to the seeded state between tests that change a few rows of a few tables. */
 export async function testing(version: string): Promise<void> {
