@@ -142,6 +142,8 @@ onEachServer("bemi status", (open, version) => {
     await runWorker({ source: url, once: true }).finished.catch(() => {});
     const gap = bemi(url);
     expect([gap.status, gap.stdout]).toEqual([1, expect.stringMatching(/^gaps +[0-9A-F]+\/[0-9A-F]+ to /m)]);
+    await port.execute(`update ${BEMI}.gaps set reconciled_at = now()`);
+    expect(bemi(url)).toMatchObject({ status: 0, stderr: "" });
   });
 
   test("says when WAL will be lost, and that it is", async () => {
