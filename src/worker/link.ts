@@ -23,6 +23,8 @@ export interface Link extends AsyncDisposable {
   readonly types: TypeCatalog;
   readonly acceptsBareContexts: boolean;
   readonly heartbeat: Heartbeat;
+  /** Milliseconds to wait for another worker's transaction. */
+  readonly patience: number;
   readonly tracer?: TracerLike | undefined;
   /** To be called whenever the worker's loop turns. */
   readonly turn?: (() => void) | undefined;
@@ -34,7 +36,7 @@ export interface Link extends AsyncDisposable {
  * @throws {BemiError} `schema_missing`, `wal_unavailable`, `gap`
  */
 export async function openLink(options: SessionOptions): Promise<Link> {
-  const { log = () => {}, schema = DEFAULT_SCHEMA, heartbeatInterval = 10_000 } = options;
+  const { log = () => {}, schema = DEFAULT_SCHEMA, heartbeatInterval = 10_000, patience = 3000 } = options;
   const opened: WorkerSql[] = [];
   const open = async (target: string | object): Promise<WorkerSql> => {
     const sql = await openConnection(target);
@@ -74,6 +76,7 @@ export async function openLink(options: SessionOptions): Promise<Link> {
       acceptsBareContexts: options.acceptBemiMessages ?? false,
       tracer: options.tracer,
       turn: options.turn,
+      patience,
       heartbeat: heartbeat({ db: source.db, interval: heartbeatInterval, log }),
       [Symbol.asyncDispose]: close,
     };

@@ -30,6 +30,9 @@ export interface PollResult {
   readonly isBusy: boolean;
 }
 
+/** Milliseconds to wait for another call's transaction: it does this one's work. */
+const PATIENCE = 100;
+
 /** Messages of one round: what is written is durable after each. */
 const ROUND = 20_000;
 
@@ -59,7 +62,7 @@ export async function poll(options: PollOptions): Promise<PollResult> {
     isBusy,
   });
   try {
-    await using link = await openLink(options);
+    await using link = await openLink({ ...options, patience: PATIENCE });
     await link.heartbeat.beat();
     const { flushed: goal } = await slotState(link.source);
     let left = limit;

@@ -59,6 +59,7 @@ export function write(
     origin: { ...link.origin, queuedAt: new Date().toISOString() },
     isCareful,
     heartbeat: link.heartbeat.take(),
+    patience: link.patience,
   };
   return traced(link.tracer, "bemi.write", async (span) => {
     const counts = await inWriteTransaction(destination, options, fn);

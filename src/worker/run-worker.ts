@@ -162,6 +162,11 @@ export function lacksRights(cause: unknown): BemiError {
 
 /** A worker's options as its sessions have them. */
 export interface SessionOptions extends WorkerOptions {
+  /**
+   * Milliseconds to wait for another worker's transaction.
+   * @default 3000
+   */
+  readonly patience?: number | undefined;
   /** To be called whenever its loop turns. */
   readonly turn?: (() => void) | undefined;
 }

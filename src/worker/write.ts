@@ -24,6 +24,8 @@ export interface WriteOptions {
   readonly isCareful: boolean;
   /** Milliseconds that a heartbeat took that came back since the last time. */
   readonly heartbeat: number | undefined;
+  /** Milliseconds to wait for another worker's transaction. */
+  readonly patience: number;
 }
 
 /** What is recorded with the rows; `undefined` where nothing is worth a record. */
@@ -46,7 +48,7 @@ export async function inWriteTransaction(
   options: WriteOptions,
   fn: (writer: Writer) => Promise<Progress | undefined>,
 ): Promise<{ written: number; setAside: number }> {
-  const { schema, slot, publicationOid, origin, isCareful, heartbeat } = options;
+  const { schema, slot, publicationOid, origin, isCareful, heartbeat, patience } = options;
   let counts = { written: 0, setAside: 0 };
   await inTransaction(sql, async (tx) => {
     // Sent as one, answered as one.
@@ -56,7 +58,7 @@ export async function inWriteTransaction(
         set_config('search_path', 'pg_catalog', true), set_config('statement_timeout', '0', true),
         set_config('idle_in_transaction_session_timeout', '0', true), set_config('DateStyle', 'ISO, MDY', true),
         set_config('tcp_keepalives_idle', '20', true), set_config('tcp_keepalives_interval', '5', true),
-        set_config('tcp_keepalives_count', '4', true), set_config('lock_timeout', '3s', true)`,
+        set_config('tcp_keepalives_count', '4', true), set_config('lock_timeout', '${patience}ms', true)`,
       ),
       tx.unsafe(inSchema(
         schema,
