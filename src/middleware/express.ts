@@ -7,8 +7,8 @@ import { type Context, withLazyContext } from "../context/scope.ts";
 import { requestContext } from "./request-context.ts";
 
 /** What of a Node request is read here. */
-export interface ConnectRequest {
-  readonly headers: { readonly [name: string]: string | readonly string[] | undefined };
+interface NodeRequest {
+  readonly headers?: { readonly [name: string]: string | readonly string[] | undefined };
 }
 
 /** A middleware as Express 4 and 5 and Connect take it. */
@@ -27,10 +27,10 @@ export type ConnectMiddleware<R> = (request: R, response: unknown, next: (error?
  * app.use(bemi((request) => ({ method: request.method, endpoint: request.path })));
  * ```
  */
-export function bemi<R extends ConnectRequest>(fn: (request: R) => Context): ConnectMiddleware<R> {
+export function bemi<R extends object>(fn: (request: R) => Context): ConnectMiddleware<R> {
   return function bemi(request, _response, next) {
     const header = (name: string): string | undefined => {
-      const value = request.headers[name];
+      const value = (request as NodeRequest).headers?.[name];
       return typeof value === "string" ? value : undefined;
     };
     withLazyContext(() => ({ ...requestContext(header), ...fn(request) }), () => next()).catch(next);
