@@ -39,7 +39,7 @@ const REFUSED = "insert into todos (task, nothing) values ($1, 1)";
 const CLIENTS: { readonly [name: string]: (url: string) => Open } = {
   "postgres.js": (url) => {
     const sql = withBemiForPostgres(postgres(url, { max: 4, onnotice() {} }));
-    const writer = (sql: postgres.ISql<{}>): Writer => ({
+    const writer = (sql: postgres.Sql | postgres.TransactionSql): Writer => ({
       insert: (task) => sql`insert into todos (task) values (${task})`.execute(),
       complete: (task) => sql`update todos set is_completed = true where task = ${task}`.execute(),
     });
