@@ -19,7 +19,9 @@ export function cachedFolder(
   if (failure !== undefined) {
     rmSync(partial, { recursive: true, force: true });
     console.warn(
-      `The tests with ${name} are skipped, as ${packages.join(" ")} cannot be installed: ${failure}`,
+      `The tests with ${name} are skipped, as ${packages.join(" ")} cannot be installed: ${
+        failure.trim().split("\n").at(-1)
+      }`,
     );
     return undefined;
   }
