@@ -404,6 +404,25 @@ onEachServer("withBemi for postgres.js", (open) => {
     expect(() => withBemi({ query() {} } as never)).toThrow(/postgres\.js/);
   });
 
+  test("a subscription hears what is written in a context", async () => {
+    await using database = await open();
+    await todos(database);
+    const name = `test_${process.pid}`;
+    await database.port.execute(`create publication ${name} for table todos`);
+    const sql = withBemi(database.connect({ publications: name, max: 2 }));
+    const heard: unknown[] = [];
+    const subscription = await sql.subscribe("*:todos", (row, { command }) => {
+      heard.push([command, row?.task]);
+    });
+    await as(1, async () => {
+      await sql`insert into todos (task) values ('a')`;
+      await sql`update todos set task = 'b'`;
+    });
+    await expect.poll(() => heard, { timeout: 20_000 }).toEqual([["insert", "a"], ["update", "b"]]);
+    subscription.unsubscribe();
+    expect(await story(database)).toEqual(["a 1", "b 1"]);
+  });
+
   test("without prepared statements, as behind a pooler, all is the same", async () => {
     await using database = await open();
     const sql = await todos(database, { prepare: false });
