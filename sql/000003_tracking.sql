@@ -504,6 +504,34 @@ begin
 end
 $$;
 
+-- Casts to json of types of one's own run wherever a row becomes JSON: in trigger capture with the rights of the log's
+-- owner, often a superuser's. So who wrote one has to be as trusted.
+create function "bemi".foreign_casts() returns table (cast_id oid, source regtype, written_by name)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select c.oid, c.castsource::regtype, r.rolname
+  from pg_cast c join pg_proc p on p.oid = c.castfunc join pg_roles r on r.oid = p.proowner
+  where c.castsource >= 16384 and c.casttarget = 'json'::regtype and not r.rolsuper
+    and r.oid <> (select relowner from pg_class where oid = '"bemi".changes'::regclass)
+$$;
+
+-- The one command that is refused: to look for such casts at each write would leave a moment in between.
+create function "bemi".refuse_foreign_cast() returns event_trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_cast record;
+begin
+  select f.source, f.written_by into v_cast
+  from "bemi".foreign_casts() f join pg_event_trigger_ddl_commands() d on d.objid = f.cast_id and d.classid = 'pg_cast'::regclass;
+  if found then
+    raise insufficient_privilege using
+      message = format('A cast of %s to json by %I is refused: tracking would run it with the rights of the log''s owner', v_cast.source, v_cast.written_by),
+      hint = 'Let a superuser own the function first: alter function ... owner to ...';
+  end if;
+end
+$$;
+
 -- Follows DDL by itself from now on, where this role may create an event trigger. Returns whether it is so.
 create function "bemi".follow_ddl() returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp
@@ -519,6 +547,13 @@ begin
       'CREATE FOREIGN TABLE', 'CREATE SCHEMA', 'ALTER SCHEMA');
   end if;
   -- ALWAYS: session_replication_role = replica must not switch it off.
+  execute format('alter event trigger %I enable always', v_name);
+  v_name := (select evtname from pg_event_trigger where evtfoid = '"bemi".refuse_foreign_cast()'::regprocedure);
+  if v_name is null then
+    v_name := 'bemi_reconcile_' || '"bemi".changes'::regclass::oid || '_cast';
+    execute format('create event trigger %I on ddl_command_end when tag in (%L) execute function "bemi".refuse_foreign_cast()',
+      v_name, 'CREATE CAST');
+  end if;
   execute format('alter event trigger %I enable always', v_name);
   update "bemi".settings set event_trigger = true;
   return true;

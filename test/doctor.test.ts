@@ -84,6 +84,19 @@ const SABOTAGES: readonly Sabotage[] = [
     sql: (d) => `alter event trigger ${eventTrigger.get(d)} disable`,
   },
   {
+    title: "somebody wrote a cast to json before",
+    name: "foreign-cast",
+    realOnly: true,
+    sql:
+      `create type kind as enum (); create function kind_json(kind) returns json language sql as $$ select '1'::json $$;
+      create cast (kind as json) with function kind_json(kind); alter function kind_json owner to pg_database_owner`,
+  },
+  {
+    title: "the event trigger that refuses casts is dropped",
+    name: "event-trigger",
+    sql: (d) => `drop event trigger ${eventTrigger.get(d)}_cast`,
+  },
+  {
     title: "the database sets a context for everybody",
     name: "setting",
     realOnly: true,
@@ -251,7 +264,7 @@ async function healthy(database: TestDatabase, isReal: boolean): Promise<void> {
     for (const table of ["orders", "parcels"]) await track(db, table, { capture: "wal" });
   }
   await port.execute("insert into lists (title) values ('home'); insert into todos (task) values ('Sleep')");
-  const [row] = await port.query<{ name: string }>("select evtname as name from pg_event_trigger");
+  const [row] = await port.query<{ name: string }>("select evtname as name from pg_event_trigger order by 1");
   eventTrigger.set(database, row?.name ?? "");
 }
 

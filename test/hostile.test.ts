@@ -69,6 +69,37 @@ onEachServer("an application that tries to pass for another", (open) => {
     }
   });
 
+  test("gets no function run with the rights of the log's owner, by a cast to json", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await install(db);
+    await port.execute(`update ${BEMI}.settings set track_all = true; create role bemi_somebody login;
+      grant create on schema public to bemi_somebody`);
+    try {
+      const app = database.connect({ username: "bemi_somebody", max: 1 });
+      const gained = `create type mood as enum ('happy');
+        create function gain(mood) returns json language plpgsql as $$ begin
+          raise exception 'as %', current_user using errcode = 'ZZ666'; end $$`;
+      await app.unsafe(gained);
+      await expect(app`create cast (mood as json) with function gain(mood)`).rejects.toMatchObject({
+        code: "42501",
+      });
+      await app.unsafe(
+        "create table moods (id int primary key, m mood); insert into moods values (1, 'happy')",
+      );
+      expect(await story(port)).toEqual(["CREATE moods 1"]);
+      // A superuser's may be: it could do anything anyway. And so may casts to anything else.
+      await port.execute(`create function told(mood) returns json language sql as $$ select '"told"'::json $$;
+        create cast (mood as json) with function told(mood)`);
+      await app.unsafe("create function spelled(mood) returns text language sql as $$ select 'x' $$");
+      await app.unsafe("create cast (mood as text) with function spelled(mood)");
+      await app.unsafe("insert into moods values (2, 'happy')");
+      expect((await seen(port)).map(({ after }) => after.m)).toEqual(["happy", "told"]);
+    } finally {
+      await port.execute("drop owned by bemi_somebody cascade; drop role bemi_somebody");
+    }
+  });
+
   test("makes temporary tables that nobody looks at, and tables of its own that are tracked", async () => {
     await using database = await open();
     const { db, port } = database;

@@ -18,6 +18,17 @@ select 'error' as severity, 'event-trigger' as name, 'new tables and partitions'
 from "bemi".settings s left join pg_event_trigger e on e.evtfoid = '"bemi".on_ddl()'::regprocedure
 where s.event_trigger and e.evtenabled is distinct from 'A'
 union all
+select 'error', 'event-trigger', 'casts to json',
+  'the event trigger that refuses those of other roles is missing or disabled: trigger capture would run them with the rights of the log''s owner',
+  'select "bemi".follow_ddl();'
+from "bemi".settings s left join pg_event_trigger e on e.evtfoid = '"bemi".refuse_foreign_cast()'::regprocedure
+where s.event_trigger and e.evtenabled is distinct from 'A'
+union all
+select 'error', 'foreign-cast', f.source::text,
+  format('the cast of this type to json was written by %I, and trigger capture runs it with the rights of the log''s owner', f.written_by),
+  format('drop cast (%s as json);', f.source)
+from "bemi".foreign_casts() f
+union all
 select 'warning', 'event-trigger', 'new tables and partitions',
   'no role that may create event triggers has installed Bemi: run bemi init after each change of the schema, or this once as a superuser',
   'select "bemi".follow_ddl();'
