@@ -183,7 +183,7 @@ as $$
       from pg_attribute where attrelid = c.oid and not attisdropped) as generated,
     lateral (select
         (select p.pubname from pg_publication p join pg_publication_rel r on r.prpubid = p.oid
-          where r.prrelid = c.oid and r.prattrs is not null and (p.pubupdate or p.pubdelete)
+          where r.prrelid = c.oid and to_jsonb(r) ->> 'prattrs' is not null and (p.pubupdate or p.pubdelete)
             and p.pubname <> "bemi".own_name() limit 1) as with_columns,
         (select p.pubname from pg_publication p join pg_publication_tables t on t.pubname = p.pubname
           where t.schemaname = n.nspname and t.tablename = c.relname and (p.pubupdate or p.pubdelete)

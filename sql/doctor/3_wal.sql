@@ -35,7 +35,7 @@ select 'error', 'publication-filter', r.prrelid::regclass::text,
   format('the publication %I has a row filter or a column list for it: what those leave out is not recorded', p.pubname),
   format('alter publication %I drop table only %s; alter publication %1$I add table only %2$s;', p.pubname, r.prrelid::regclass)
 from publication p join pg_publication_rel r on r.prpubid = p.oid
-where r.prqual is not null or r.prattrs is not null
+where to_jsonb(r) ->> 'prqual' is not null or to_jsonb(r) ->> 'prattrs' is not null
 union all
 select 'error', 'not-published', t.relation::text,
   format('is not in the publication %I: its changes are not decoded', "bemi".own_name()),

@@ -1627,7 +1627,7 @@ as $$
       from pg_attribute where attrelid = c.oid and not attisdropped) as generated,
     lateral (select
         (select p.pubname from pg_publication p join pg_publication_rel r on r.prpubid = p.oid
-          where r.prrelid = c.oid and r.prattrs is not null and (p.pubupdate or p.pubdelete)
+          where r.prrelid = c.oid and to_jsonb(r) ->> 'prattrs' is not null and (p.pubupdate or p.pubdelete)
             and p.pubname <> "bemi".own_name() limit 1) as with_columns,
         (select p.pubname from pg_publication p join pg_publication_tables t on t.pubname = p.pubname
           where t.schemaname = n.nspname and t.tablename = c.relname and (p.pubupdate or p.pubdelete)
@@ -3200,7 +3200,7 @@ select 'error', 'publication-filter', r.prrelid::regclass::text,
   format('the publication %I has a row filter or a column list for it: what those leave out is not recorded', p.pubname),
   format('alter publication %I drop table only %s; alter publication %1$I add table only %2$s;', p.pubname, r.prrelid::regclass)
 from publication p join pg_publication_rel r on r.prpubid = p.oid
-where r.prqual is not null or r.prattrs is not null
+where to_jsonb(r) ->> 'prqual' is not null or to_jsonb(r) ->> 'prattrs' is not null
 union all
 select 'error', 'not-published', t.relation::text,
   format('is not in the publication %I: its changes are not decoded', "bemi".own_name()),
