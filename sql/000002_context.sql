@@ -90,10 +90,8 @@ $$;
 
 -- The role in force: inside a SECURITY DEFINER function current_user is the definer.
 create function "bemi".current_role_name() returns text
-language sql stable set search_path = pg_catalog, pg_temp
-as $$
-  select coalesce(nullif(current_setting('role', true), 'none'), session_user)
-$$;
+language sql stable
+return coalesce(nullif(current_setting('role', true), 'none'), session_user);
 
 -- What is stored beside a change: the application's keys, then `client` and `jwt` (PostgREST), `SQL`, and `db`, which
 -- always wins. a_statement is the client's statement, NULL where it is not to be kept; a_context what the application
@@ -104,50 +102,35 @@ create function "bemi".current_context(
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_text text := nullif(a_context, '');
+  v_context jsonb := "bemi".parse_object(nullif(a_context, ''));
   v_comment text;
-  v_headers text := nullif(current_setting('request.headers', true), '');
-  v_claims text := nullif(current_setting('request.jwt.claims', true), '');
-  v_context jsonb;
+  v_commented jsonb;
   v_object jsonb;
   v_statement text := a_statement;
-  v_db jsonb := jsonb_build_object(
-    'user', session_user, 'role', "bemi".current_role_name(), 'pid', pg_backend_pid(),
-    'application_name', coalesce(current_setting('application_name', true), ''));
+  v_apart jsonb := '{}';
 begin
   if v_statement like '% Bemi*/%' then
     v_comment := "bemi".comment_context(v_statement);
-    v_object := "bemi".parse_object("bemi".comment_object(v_comment));
-    if v_object is not null then
+    v_commented := "bemi".parse_object("bemi".comment_object(v_comment));
+    if v_commented is not null then
       v_statement := "bemi".without_comment(v_statement, v_comment);
     end if;
   end if;
-  if v_text is null then
-    v_context := coalesce(v_object, '{}');
-  else
-    v_context := "bemi".parse_object(v_text);
-    if v_context is null then
-      v_context := '{}';
-      v_db := v_db || '{"context_error": "not a JSON object"}';
-    end if;
-  end if;
   -- Kept apart, for they differ in trust: the server verified the claims, the browser wrote the header.
-  v_context := v_context - array['db', 'jwt', 'client'];
-  if v_claims is not null then
-    v_object := "bemi".parse_object(v_claims);
-    if v_object is not null then
-      v_context := v_context || jsonb_build_object('jwt', v_object);
-    end if;
+  if current_setting('request.jwt.claims', true) <> '' or current_setting('request.headers', true) <> '' then
+    v_object := "bemi".parse_object(nullif(current_setting('request.jwt.claims', true), ''));
+    v_apart := case when v_object is null then '{}' else jsonb_build_object('jwt', v_object) end;
+    v_object := "bemi".parse_object("bemi".parse_object(nullif(current_setting('request.headers', true), '')) ->> 'x-bemi-context');
+    v_apart := v_apart || case when v_object is null then '{}' else jsonb_build_object('client', v_object) end;
   end if;
-  if v_headers is not null then
-    v_object := "bemi".parse_object("bemi".parse_object(v_headers) ->> 'x-bemi-context');
-    if v_object is not null then
-      v_context := v_context || jsonb_build_object('client', v_object);
-    end if;
-  end if;
-  if v_statement is not null and not v_context ? 'SQL' then
-    v_context := v_context || jsonb_build_object('SQL', left(v_statement, 1000));
-  end if;
-  return v_context || jsonb_build_object('db', v_db);
+  return case when v_statement is null then '{}' else jsonb_build_object('SQL', left(v_statement, 1000)) end
+    || coalesce(v_context, case when coalesce(a_context, '') = '' then v_commented end, '{}')
+      - array['db', 'jwt', 'client']
+    || v_apart
+    || jsonb_build_object('db', jsonb_build_object(
+        'user', session_user, 'role', "bemi".current_role_name(), 'pid', pg_backend_pid(),
+        'application_name', coalesce(current_setting('application_name', true), ''))
+      || case when v_context is null and a_context <> ''
+        then '{"context_error": "not a JSON object"}' else '{}' end::jsonb);
 end
 $$;

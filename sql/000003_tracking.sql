@@ -58,17 +58,22 @@ as $$
     and k.ordinality <= i.indnkeyatts
 $$;
 
--- A row's identity as text: one column's text, a JSON array in key order, or NULL without a key.
-create function "bemi".key_of(a_row jsonb, a_columns text[]) returns text
+create function "bemi".composite_key(a_row jsonb, a_columns text[]) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
-  select case cardinality(a_columns)
-    when 0 then null
-    when 1 then a_row ->> a_columns[1]
-    else (select jsonb_agg(a_row -> c.name order by c.ordinality)::text
-      from unnest(a_columns) with ordinality as c (name, ordinality))
-  end
+  select jsonb_agg(a_row -> c.name order by c.ordinality)::text
+  from unnest(a_columns) with ordinality as c (name, ordinality)
 $$;
+
+-- A row's identity as text: one column's text, a JSON array in key order, or NULL without a key.
+-- With a RETURN, so that it is inlined where it is called for each row.
+create function "bemi".key_of(a_row jsonb, a_columns text[]) returns text
+language sql immutable
+return case cardinality(a_columns)
+  when 0 then null
+  when 1 then a_row ->> a_columns[1]
+  else "bemi".composite_key(a_row, a_columns)
+end;
 
 -- What is never written down: the columns masked by name, and whatever the masked columns are called today.
 create function "bemi".masked_columns(a_relation oid, a_masked text[], a_numbers smallint[]) returns text[]

@@ -14,17 +14,19 @@ create type "bemi".frame as (
   lsn pg_lsn,
   transaction_id bigint,
   written_at timestamptz,
-  id_time text
+  id_time text,
+  -- Whether names and columns have to be asked of the catalog.
+  is_unsettled boolean
 );
+
+-- Functions with a RETURN are resolved when they are made, whatever the search_path, and inlined where they are called.
 
 -- The first 15 characters of a UUIDv7: 48 bits of milliseconds, then the version.
 create function "bemi".id_time(a_time timestamptz) returns text
-language sql immutable set search_path = pg_catalog, pg_temp
-as $$
-  select left(h.hex, 8) || '-' || right(h.hex, 4) || '-7'
-  from (select lpad(to_hex(floor(extract(epoch from a_time) * 1000)::bigint), 12, '0') as hex) as h
-$$;
+language sql stable
+return overlay(lpad(to_hex(floor(extract(epoch from a_time) * 1000)::bigint), 12, '0') placing '-' from 9 for 0) || '-7';
 
+-- One query, since in PL/pgSQL each expression is prepared anew in each transaction.
 create function "bemi".open_frame(
   a_relation oid, a_statement text, a_context text default current_setting('bemi.context', true)
 ) returns "bemi".frame
@@ -34,47 +36,43 @@ declare
   v_frame "bemi".frame;
   v_tracked "bemi".tracked_tables;
 begin
-  select * into v_tracked from "bemi".tracked_tables where relation = a_relation;
+  select t.schema, t.name, t.key_columns, t.ignored, t.masked, t.is_strict,
+    "bemi".current_context(case when not e.omits_statements then a_statement end, a_context), s.id,
+    pg_current_wal_insert_lsn(), pg_current_xact_id()::text::bigint, clock.now, "bemi".id_time(clock.now),
+    t.root <> a_relation or t.masked <> '{}' or not g.event_trigger
+  into v_frame
+  from "bemi".tracked_tables t
+  cross join "bemi".emission e cross join "bemi".settings g cross join (select clock_timestamp() as now) as clock
+  left join "bemi".sources s
+    on s.capture = 'trigger' and s.server_started_at = pg_postmaster_start_time() and s.database = current_database()
+  where t.relation = a_relation;
   if not found then
     raise exception 'relation % has capture triggers but is not tracked', a_relation;
   end if;
-  v_frame.schema := v_tracked.schema;
-  v_frame.name := v_tracked.name;
-  if v_tracked.root <> a_relation or not (select event_trigger from "bemi".settings) then
-    -- Renames are noticed by the event trigger; without one the catalog is asked each time.
-    select n.nspname, c.relname into v_frame.schema, v_frame.name
-    from pg_class c join pg_namespace n on n.oid = c.relnamespace
-    where c.oid = v_tracked.root;
-    v_frame.keys := "bemi".key_columns(v_tracked.root);
-  else
-    v_frame.keys := v_tracked.key_columns;
+  if v_frame.source_id is null then
+    v_frame.source_id := "bemi".source_of_this_start('trigger');
   end if;
-  v_frame.ignored := v_tracked.ignored;
-  v_frame.masked := v_tracked.masked;
-  if v_tracked.masked <> '{}' then
-    v_frame.masked := "bemi".masked_columns(a_relation, v_tracked.masked, v_tracked.masked_numbers);
+  if v_frame.is_unsettled then
+    select * into v_tracked from "bemi".tracked_tables where relation = a_relation;
+    if v_tracked.root <> a_relation or not (select event_trigger from "bemi".settings) then
+      -- Renames are noticed by the event trigger; without one the catalog is asked each time.
+      select n.nspname, c.relname into v_frame.schema, v_frame.name
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace
+      where c.oid = v_tracked.root;
+      v_frame.keys := "bemi".key_columns(v_tracked.root);
+    end if;
+    if v_tracked.masked <> '{}' then
+      v_frame.masked := "bemi".masked_columns(a_relation, v_tracked.masked, v_tracked.masked_numbers);
+    end if;
   end if;
-  v_frame.is_strict := v_tracked.is_strict;
-  if (select omits_statements from "bemi".emission) then
-    v_frame.context := "bemi".current_context(null, a_context);
-  else
-    v_frame.context := "bemi".current_context(a_statement, a_context);
-  end if;
-  v_frame.source_id := "bemi".current_source('trigger');
-  v_frame.lsn := pg_current_wal_insert_lsn();
-  v_frame.transaction_id := pg_current_xact_id()::text::bigint;
-  v_frame.written_at := clock_timestamp();
-  v_frame.id_time := "bemi".id_time(v_frame.written_at);
   return v_frame;
 end
 $$;
 
 -- A UUIDv7: the time of the statement, then random bits.
 create function "bemi".change_id(a_time text) returns uuid
-language sql volatile set search_path = pg_catalog, pg_temp
-as $$
-  select overlay(gen_random_uuid()::text placing a_time from 1 for 15)::uuid
-$$;
+language sql volatile
+return overlay(gen_random_uuid()::text placing a_time from 1 for 15)::uuid;
 
 -- The one place that writes a change which stands alone: a row's, a TRUNCATE's, a gap's.
 create function "bemi".write_change(
@@ -125,10 +123,8 @@ $$;
 
 -- The client's statement, unless it was not the client's: within other triggers the text says nothing about the change.
 create function "bemi".client_statement(a_depth integer) returns text
-language sql volatile set search_path = pg_catalog, pg_temp
-as $$
-  select case when a_depth <= 1 then current_query() end
-$$;
+language sql volatile
+return case when a_depth <= 1 then current_query() end;
 
 create function "bemi".is_strict(a_relation oid) returns boolean
 language sql stable security definer set search_path = pg_catalog, pg_temp
@@ -136,6 +132,7 @@ as $$
   select coalesce((select is_strict from "bemi".tracked_tables where relation = a_relation), false)
 $$;
 
+-- OFFSET 0 has each row converted once, however often it is used.
 -- Whatever the session prints dates, intervals, bytes and floats like: the log has one form of each value, the worker's.
 create function "bemi".capture_insert() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
@@ -155,7 +152,7 @@ begin
     "bemi".key_of(bemi_rows.bemi_after, v_frame.keys), 'CREATE', bemi_rows.bemi_after - v_frame.masked,
     v_frame.context, v_frame.written_at, v_frame.written_at, v_frame.transaction_id,
     (v_frame.lsn - '0/0'::pg_lsn)::bigint, v_frame.source_id, v_frame.lsn, nextval('"bemi".change_sequence')
-  from (select to_jsonb(bemi_row.*) as bemi_after from bemi_new as bemi_row) as bemi_rows;
+  from (select to_jsonb(bemi_row.*) as bemi_after from bemi_new as bemi_row offset 0) as bemi_rows;
   return null;
 exception when others then
   if "bemi".is_strict(tg_relid) then
@@ -184,7 +181,7 @@ begin
     "bemi".key_of(bemi_rows.bemi_before, v_frame.keys), 'DELETE', bemi_rows.bemi_before - v_frame.masked,
     v_frame.context, v_frame.written_at, v_frame.written_at, v_frame.transaction_id,
     (v_frame.lsn - '0/0'::pg_lsn)::bigint, v_frame.source_id, v_frame.lsn, nextval('"bemi".change_sequence')
-  from (select to_jsonb(bemi_row.*) as bemi_before from bemi_old as bemi_row) as bemi_rows;
+  from (select to_jsonb(bemi_row.*) as bemi_before from bemi_old as bemi_row offset 0) as bemi_rows;
   return null;
 exception when others then
   if "bemi".is_strict(tg_relid) then
@@ -204,12 +201,14 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_frame "bemi".frame;
+  v_old bigint;
+  v_new bigint;
 begin
-  if not exists (select from bemi_new) then
-    return null;
-  end if;
-  if (select count(*) from bemi_old) <> (select count(*) from bemi_new) then
+  select (select count(*) from bemi_old), (select count(*) from bemi_new) into v_old, v_new;
+  if v_old <> v_new then
     raise cardinality_violation using message = 'the transition tables differ in length';
+  elsif v_new = 0 then
+    return null;
   end if;
   v_frame := "bemi".open_frame(tg_relid, "bemi".client_statement(pg_trigger_depth()));
   insert into "bemi".changes (id, database, schema, "table", primary_key, former_primary_key, operation, before, after,
@@ -298,7 +297,9 @@ begin
   perform set_config('bemi.began_' || v_root || '_' || tg_op,
     v_number || ':' || coalesce(current_setting('bemi.context', true), ''), true);
   if pg_trigger_depth() <= 1 then
-    perform set_config('bemi.statement', current_query(), true);
+    -- Each row reads it again. One that may end in a context stays whole: cut, a literal's text could come to be its end.
+    perform set_config('bemi.statement',
+      case when current_query() like '% Bemi*/%' then current_query() else left(current_query(), 1000) end, true);
   end if;
   return null;
 end

@@ -33,6 +33,8 @@ create table "bemi".sources (
   -- A server that was set back to a copy of its files writes other WAL under the same LSNs.
   incarnation integer not null default 0,
   created_at timestamptz not null default clock_timestamp(),
+  -- The start of the server since which this is known to be the one: its identity is in a file, too slow to read each time.
+  server_started_at timestamptz,
   unique (system_identifier, timeline, database, capture, incarnation)
 );
 
@@ -250,6 +252,23 @@ as $$
   from "bemi".this_cluster() as c
 $$;
 
+-- The same, remembered until the server starts again. Never waits for another transaction, and never fails for one.
+create function "bemi".source_of_this_start(a_capture text) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_id integer := "bemi".current_source(a_capture);
+begin
+  begin
+    update "bemi".sources set server_started_at = pg_postmaster_start_time()
+    where id in (select id from "bemi".sources where id = v_id for update skip locked);
+  exception when others then
+    null;
+  end;
+  return v_id;
+end
+$$;
+
 -- The view under which Bemi's documentation and readers know the log; left out where the name is taken.
 create function "bemi".ensure_view() returns void
 language plpgsql set search_path = pg_catalog, pg_temp
@@ -363,10 +382,8 @@ $$;
 
 -- The role in force: inside a SECURITY DEFINER function current_user is the definer.
 create function "bemi".current_role_name() returns text
-language sql stable set search_path = pg_catalog, pg_temp
-as $$
-  select coalesce(nullif(current_setting('role', true), 'none'), session_user)
-$$;
+language sql stable
+return coalesce(nullif(current_setting('role', true), 'none'), session_user);
 
 -- What is stored beside a change: the application's keys, then \`client\` and \`jwt\` (PostgREST), \`SQL\`, and \`db\`, which
 -- always wins. a_statement is the client's statement, NULL where it is not to be kept; a_context what the application
@@ -377,51 +394,36 @@ create function "bemi".current_context(
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_text text := nullif(a_context, '');
+  v_context jsonb := "bemi".parse_object(nullif(a_context, ''));
   v_comment text;
-  v_headers text := nullif(current_setting('request.headers', true), '');
-  v_claims text := nullif(current_setting('request.jwt.claims', true), '');
-  v_context jsonb;
+  v_commented jsonb;
   v_object jsonb;
   v_statement text := a_statement;
-  v_db jsonb := jsonb_build_object(
-    'user', session_user, 'role', "bemi".current_role_name(), 'pid', pg_backend_pid(),
-    'application_name', coalesce(current_setting('application_name', true), ''));
+  v_apart jsonb := '{}';
 begin
   if v_statement like '% Bemi*/%' then
     v_comment := "bemi".comment_context(v_statement);
-    v_object := "bemi".parse_object("bemi".comment_object(v_comment));
-    if v_object is not null then
+    v_commented := "bemi".parse_object("bemi".comment_object(v_comment));
+    if v_commented is not null then
       v_statement := "bemi".without_comment(v_statement, v_comment);
     end if;
   end if;
-  if v_text is null then
-    v_context := coalesce(v_object, '{}');
-  else
-    v_context := "bemi".parse_object(v_text);
-    if v_context is null then
-      v_context := '{}';
-      v_db := v_db || '{"context_error": "not a JSON object"}';
-    end if;
-  end if;
   -- Kept apart, for they differ in trust: the server verified the claims, the browser wrote the header.
-  v_context := v_context - array['db', 'jwt', 'client'];
-  if v_claims is not null then
-    v_object := "bemi".parse_object(v_claims);
-    if v_object is not null then
-      v_context := v_context || jsonb_build_object('jwt', v_object);
-    end if;
+  if current_setting('request.jwt.claims', true) <> '' or current_setting('request.headers', true) <> '' then
+    v_object := "bemi".parse_object(nullif(current_setting('request.jwt.claims', true), ''));
+    v_apart := case when v_object is null then '{}' else jsonb_build_object('jwt', v_object) end;
+    v_object := "bemi".parse_object("bemi".parse_object(nullif(current_setting('request.headers', true), '')) ->> 'x-bemi-context');
+    v_apart := v_apart || case when v_object is null then '{}' else jsonb_build_object('client', v_object) end;
   end if;
-  if v_headers is not null then
-    v_object := "bemi".parse_object("bemi".parse_object(v_headers) ->> 'x-bemi-context');
-    if v_object is not null then
-      v_context := v_context || jsonb_build_object('client', v_object);
-    end if;
-  end if;
-  if v_statement is not null and not v_context ? 'SQL' then
-    v_context := v_context || jsonb_build_object('SQL', left(v_statement, 1000));
-  end if;
-  return v_context || jsonb_build_object('db', v_db);
+  return case when v_statement is null then '{}' else jsonb_build_object('SQL', left(v_statement, 1000)) end
+    || coalesce(v_context, case when coalesce(a_context, '') = '' then v_commented end, '{}')
+      - array['db', 'jwt', 'client']
+    || v_apart
+    || jsonb_build_object('db', jsonb_build_object(
+        'user', session_user, 'role', "bemi".current_role_name(), 'pid', pg_backend_pid(),
+        'application_name', coalesce(current_setting('application_name', true), ''))
+      || case when v_context is null and a_context <> ''
+        then '{"context_error": "not a JSON object"}' else '{}' end::jsonb);
 end
 $$;
 ` },
@@ -485,17 +487,22 @@ as $$
     and k.ordinality <= i.indnkeyatts
 $$;
 
--- A row's identity as text: one column's text, a JSON array in key order, or NULL without a key.
-create function "bemi".key_of(a_row jsonb, a_columns text[]) returns text
+create function "bemi".composite_key(a_row jsonb, a_columns text[]) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
-  select case cardinality(a_columns)
-    when 0 then null
-    when 1 then a_row ->> a_columns[1]
-    else (select jsonb_agg(a_row -> c.name order by c.ordinality)::text
-      from unnest(a_columns) with ordinality as c (name, ordinality))
-  end
+  select jsonb_agg(a_row -> c.name order by c.ordinality)::text
+  from unnest(a_columns) with ordinality as c (name, ordinality)
 $$;
+
+-- A row's identity as text: one column's text, a JSON array in key order, or NULL without a key.
+-- With a RETURN, so that it is inlined where it is called for each row.
+create function "bemi".key_of(a_row jsonb, a_columns text[]) returns text
+language sql immutable
+return case cardinality(a_columns)
+  when 0 then null
+  when 1 then a_row ->> a_columns[1]
+  else "bemi".composite_key(a_row, a_columns)
+end;
 
 -- What is never written down: the columns masked by name, and whatever the masked columns are called today.
 create function "bemi".masked_columns(a_relation oid, a_masked text[], a_numbers smallint[]) returns text[]
@@ -1009,17 +1016,19 @@ create type "bemi".frame as (
   lsn pg_lsn,
   transaction_id bigint,
   written_at timestamptz,
-  id_time text
+  id_time text,
+  -- Whether names and columns have to be asked of the catalog.
+  is_unsettled boolean
 );
+
+-- Functions with a RETURN are resolved when they are made, whatever the search_path, and inlined where they are called.
 
 -- The first 15 characters of a UUIDv7: 48 bits of milliseconds, then the version.
 create function "bemi".id_time(a_time timestamptz) returns text
-language sql immutable set search_path = pg_catalog, pg_temp
-as $$
-  select left(h.hex, 8) || '-' || right(h.hex, 4) || '-7'
-  from (select lpad(to_hex(floor(extract(epoch from a_time) * 1000)::bigint), 12, '0') as hex) as h
-$$;
+language sql stable
+return overlay(lpad(to_hex(floor(extract(epoch from a_time) * 1000)::bigint), 12, '0') placing '-' from 9 for 0) || '-7';
 
+-- One query, since in PL/pgSQL each expression is prepared anew in each transaction.
 create function "bemi".open_frame(
   a_relation oid, a_statement text, a_context text default current_setting('bemi.context', true)
 ) returns "bemi".frame
@@ -1029,47 +1038,43 @@ declare
   v_frame "bemi".frame;
   v_tracked "bemi".tracked_tables;
 begin
-  select * into v_tracked from "bemi".tracked_tables where relation = a_relation;
+  select t.schema, t.name, t.key_columns, t.ignored, t.masked, t.is_strict,
+    "bemi".current_context(case when not e.omits_statements then a_statement end, a_context), s.id,
+    pg_current_wal_insert_lsn(), pg_current_xact_id()::text::bigint, clock.now, "bemi".id_time(clock.now),
+    t.root <> a_relation or t.masked <> '{}' or not g.event_trigger
+  into v_frame
+  from "bemi".tracked_tables t
+  cross join "bemi".emission e cross join "bemi".settings g cross join (select clock_timestamp() as now) as clock
+  left join "bemi".sources s
+    on s.capture = 'trigger' and s.server_started_at = pg_postmaster_start_time() and s.database = current_database()
+  where t.relation = a_relation;
   if not found then
     raise exception 'relation % has capture triggers but is not tracked', a_relation;
   end if;
-  v_frame.schema := v_tracked.schema;
-  v_frame.name := v_tracked.name;
-  if v_tracked.root <> a_relation or not (select event_trigger from "bemi".settings) then
-    -- Renames are noticed by the event trigger; without one the catalog is asked each time.
-    select n.nspname, c.relname into v_frame.schema, v_frame.name
-    from pg_class c join pg_namespace n on n.oid = c.relnamespace
-    where c.oid = v_tracked.root;
-    v_frame.keys := "bemi".key_columns(v_tracked.root);
-  else
-    v_frame.keys := v_tracked.key_columns;
+  if v_frame.source_id is null then
+    v_frame.source_id := "bemi".source_of_this_start('trigger');
   end if;
-  v_frame.ignored := v_tracked.ignored;
-  v_frame.masked := v_tracked.masked;
-  if v_tracked.masked <> '{}' then
-    v_frame.masked := "bemi".masked_columns(a_relation, v_tracked.masked, v_tracked.masked_numbers);
+  if v_frame.is_unsettled then
+    select * into v_tracked from "bemi".tracked_tables where relation = a_relation;
+    if v_tracked.root <> a_relation or not (select event_trigger from "bemi".settings) then
+      -- Renames are noticed by the event trigger; without one the catalog is asked each time.
+      select n.nspname, c.relname into v_frame.schema, v_frame.name
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace
+      where c.oid = v_tracked.root;
+      v_frame.keys := "bemi".key_columns(v_tracked.root);
+    end if;
+    if v_tracked.masked <> '{}' then
+      v_frame.masked := "bemi".masked_columns(a_relation, v_tracked.masked, v_tracked.masked_numbers);
+    end if;
   end if;
-  v_frame.is_strict := v_tracked.is_strict;
-  if (select omits_statements from "bemi".emission) then
-    v_frame.context := "bemi".current_context(null, a_context);
-  else
-    v_frame.context := "bemi".current_context(a_statement, a_context);
-  end if;
-  v_frame.source_id := "bemi".current_source('trigger');
-  v_frame.lsn := pg_current_wal_insert_lsn();
-  v_frame.transaction_id := pg_current_xact_id()::text::bigint;
-  v_frame.written_at := clock_timestamp();
-  v_frame.id_time := "bemi".id_time(v_frame.written_at);
   return v_frame;
 end
 $$;
 
 -- A UUIDv7: the time of the statement, then random bits.
 create function "bemi".change_id(a_time text) returns uuid
-language sql volatile set search_path = pg_catalog, pg_temp
-as $$
-  select overlay(gen_random_uuid()::text placing a_time from 1 for 15)::uuid
-$$;
+language sql volatile
+return overlay(gen_random_uuid()::text placing a_time from 1 for 15)::uuid;
 
 -- The one place that writes a change which stands alone: a row's, a TRUNCATE's, a gap's.
 create function "bemi".write_change(
@@ -1120,10 +1125,8 @@ $$;
 
 -- The client's statement, unless it was not the client's: within other triggers the text says nothing about the change.
 create function "bemi".client_statement(a_depth integer) returns text
-language sql volatile set search_path = pg_catalog, pg_temp
-as $$
-  select case when a_depth <= 1 then current_query() end
-$$;
+language sql volatile
+return case when a_depth <= 1 then current_query() end;
 
 create function "bemi".is_strict(a_relation oid) returns boolean
 language sql stable security definer set search_path = pg_catalog, pg_temp
@@ -1131,6 +1134,7 @@ as $$
   select coalesce((select is_strict from "bemi".tracked_tables where relation = a_relation), false)
 $$;
 
+-- OFFSET 0 has each row converted once, however often it is used.
 -- Whatever the session prints dates, intervals, bytes and floats like: the log has one form of each value, the worker's.
 create function "bemi".capture_insert() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
@@ -1150,7 +1154,7 @@ begin
     "bemi".key_of(bemi_rows.bemi_after, v_frame.keys), 'CREATE', bemi_rows.bemi_after - v_frame.masked,
     v_frame.context, v_frame.written_at, v_frame.written_at, v_frame.transaction_id,
     (v_frame.lsn - '0/0'::pg_lsn)::bigint, v_frame.source_id, v_frame.lsn, nextval('"bemi".change_sequence')
-  from (select to_jsonb(bemi_row.*) as bemi_after from bemi_new as bemi_row) as bemi_rows;
+  from (select to_jsonb(bemi_row.*) as bemi_after from bemi_new as bemi_row offset 0) as bemi_rows;
   return null;
 exception when others then
   if "bemi".is_strict(tg_relid) then
@@ -1179,7 +1183,7 @@ begin
     "bemi".key_of(bemi_rows.bemi_before, v_frame.keys), 'DELETE', bemi_rows.bemi_before - v_frame.masked,
     v_frame.context, v_frame.written_at, v_frame.written_at, v_frame.transaction_id,
     (v_frame.lsn - '0/0'::pg_lsn)::bigint, v_frame.source_id, v_frame.lsn, nextval('"bemi".change_sequence')
-  from (select to_jsonb(bemi_row.*) as bemi_before from bemi_old as bemi_row) as bemi_rows;
+  from (select to_jsonb(bemi_row.*) as bemi_before from bemi_old as bemi_row offset 0) as bemi_rows;
   return null;
 exception when others then
   if "bemi".is_strict(tg_relid) then
@@ -1199,12 +1203,14 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_frame "bemi".frame;
+  v_old bigint;
+  v_new bigint;
 begin
-  if not exists (select from bemi_new) then
-    return null;
-  end if;
-  if (select count(*) from bemi_old) <> (select count(*) from bemi_new) then
+  select (select count(*) from bemi_old), (select count(*) from bemi_new) into v_old, v_new;
+  if v_old <> v_new then
     raise cardinality_violation using message = 'the transition tables differ in length';
+  elsif v_new = 0 then
+    return null;
   end if;
   v_frame := "bemi".open_frame(tg_relid, "bemi".client_statement(pg_trigger_depth()));
   insert into "bemi".changes (id, database, schema, "table", primary_key, former_primary_key, operation, before, after,
@@ -1293,7 +1299,9 @@ begin
   perform set_config('bemi.began_' || v_root || '_' || tg_op,
     v_number || ':' || coalesce(current_setting('bemi.context', true), ''), true);
   if pg_trigger_depth() <= 1 then
-    perform set_config('bemi.statement', current_query(), true);
+    -- Each row reads it again. One that may end in a context stays whole: cut, a literal's text could come to be its end.
+    perform set_config('bemi.statement',
+      case when current_query() like '% Bemi*/%' then current_query() else left(current_query(), 1000) end, true);
   end if;
   return null;
 end
