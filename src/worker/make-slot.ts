@@ -26,7 +26,7 @@ export async function makeSlot(
   try {
     return await db.transaction(async (tx) => {
       await tx.query(
-        `select set_config('statement_timeout', '${PATIENCE}', true), pg_advisory_xact_lock(hashtextextended('bemi.slot ' || $1::text, 0))`,
+        `select set_config('statement_timeout', '${PATIENCE}', true), pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('bemi.slot ' || $1::text, 0))`,
         [slot],
       );
       if (!await replace(tx)) return false;
