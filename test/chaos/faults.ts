@@ -141,19 +141,25 @@ export const FAULTS: Readonly<Record<string, Fault>> = {
         await tx`lock table bemi.checkpoints in access exclusive mode`;
         await pause(300 + world.next(1000));
       })),
+  // The workers are told to make it anew: with everything read, nothing is lost but for a gap on record.
   "slot dropped and made anew": (world) =>
     world.atRest(async (sql) => {
-      await sql`select pg_terminate_backend(active_pid) from pg_replication_slots where active`;
       for (let i = 0;; i++) {
+        await sql`select pg_terminate_backend(active_pid) from pg_replication_slots where active`;
         try {
           await sql`select pg_drop_replication_slot(bemi.slot_name())`;
           break;
         } catch (error) {
           if (i > 50) throw error;
-          await sql`select pg_terminate_backend(active_pid) from pg_replication_slots where active`;
           await pause(50);
         }
       }
-      await sql`select pg_create_logical_replication_slot(bemi.slot_name(), 'pgoutput')`;
+      for (let i = 0;; i++) {
+        const [slot] =
+          await sql`select from pg_replication_slots where slot_name = bemi.slot_name() and active`;
+        if (slot) return;
+        if (i > 600) throw new Error("no worker makes the slot anew");
+        await pause(50);
+      }
     }),
 };

@@ -35,7 +35,7 @@ export async function openProxy(target: () => { host: string; port: number }): P
         if (proxy.rate > 0) await pause(chunk.length / proxy.rate * 1000);
         while (proxy.isSilent && !from.destroyed) await pause(20);
         if (!to.write(chunk)) {
-          await new Promise<void>((done) => to.once("drain", done).once("close", () => done()));
+          await roomIn(to);
         }
       }
     } catch {
@@ -58,6 +58,17 @@ export async function openProxy(target: () => { host: string; port: number }): P
     },
   };
   return proxy;
+}
+
+/** Until a socket takes more, or is closed. */
+function roomIn(socket: Socket): Promise<void> {
+  return new Promise((done) => {
+    const finish = (): void => {
+      socket.off("drain", finish).off("close", finish);
+      done();
+    };
+    socket.on("drain", finish).on("close", finish);
+  });
 }
 
 export function pause(milliseconds: number): Promise<void> {

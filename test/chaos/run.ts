@@ -19,6 +19,8 @@ export interface ChaosOptions {
   readonly minutes: number;
   readonly seed: number;
   readonly server: string;
+  /** Milliseconds between two faults, at most. */
+  readonly pause: number;
   readonly log: (line: string) => void;
 }
 
@@ -31,7 +33,9 @@ export interface ChaosResult {
 }
 
 /** Random load and random faults for some minutes; then what the oracles say. */
-export async function chaos({ minutes, seed, server: version, log }: ChaosOptions): Promise<ChaosResult> {
+export async function chaos(
+  { minutes, seed, server: version, pause: longest, log }: ChaosOptions,
+): Promise<ChaosResult> {
   const server = await startServer(version, [
     "fsync=off",
     "max_connections=60",
@@ -66,6 +70,7 @@ export async function chaos({ minutes, seed, server: version, log }: ChaosOption
         "50",
         "--mode",
         mode,
+        "--recreate-slot",
       ],
       { stdio: ["ignore", "ignore", "pipe"], env: { ...process.env, CLOCK_OFF: String(clockOff) } },
     );
@@ -126,7 +131,7 @@ export async function chaos({ minutes, seed, server: version, log }: ChaosOption
     const names = Object.keys(FAULTS);
     while (Date.now() < end) {
       while (workers.size < 2) startWorker(0);
-      await pause(200 + next(1500));
+      await pause(longest / 8 + next(longest));
       const name = names[next(names.length)] as string;
       try {
         await FAULTS[name]?.(world);
