@@ -156,7 +156,7 @@ export const FAULTS: Readonly<Record<string, Fault>> = {
       }
       for (let i = 0;; i++) {
         const [slot] =
-          await sql`select from pg_replication_slots where slot_name = bemi.slot_name() and active`;
+          await sql`select from pg_replication_slots where slot_name = bemi.slot_name() and confirmed_flush_lsn is not null`;
         if (slot) return;
         if (i > 600) throw new Error("no worker makes the slot anew");
         await pause(50);
