@@ -11,6 +11,7 @@ import { addInit } from "./commands/init.ts";
 import { addMaintain } from "./commands/maintain.ts";
 import { addMigrate } from "./commands/migrate.ts";
 import { addRevert } from "./commands/revert.ts";
+import { addReconcile } from "./commands/reconcile.ts";
 import { addStatus } from "./commands/status.ts";
 import { addTrack, addUntrack } from "./commands/track.ts";
 import { addUninstall } from "./commands/uninstall.ts";
@@ -23,7 +24,8 @@ const HELP = `
 Connection: --database-url, DATABASE_URL, PGHOST/PGPORT/PGDATABASE/PGUSER/PGPASSWORD,
 or DB_HOST/DB_PORT/DB_NAME/DB_USER/DB_PASSWORD.
 
-Exit codes: 0 ok, 1 failure, 2 usage, 3 cannot connect, 4 schema missing or incompatible, 130 interrupted.`;
+Exit codes: 0 ok, 1 failure, 2 usage, 3 cannot connect, 4 schema missing or incompatible,
+5 WAL lost before it was read, 130 interrupted.`;
 
 /** Runs the command line and returns the exit code. */
 export async function main(args: readonly string[], io: Io): Promise<number> {
@@ -50,6 +52,7 @@ export async function main(args: readonly string[], io: Io): Promise<number> {
       addDoctor,
       addMigrate,
       addMaintain,
+      addReconcile,
       addImportChanges,
       addGenerate,
       addUninstall,

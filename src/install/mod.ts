@@ -15,6 +15,8 @@ export { maintain } from "./maintain.ts";
 export type { MaintenanceStep } from "./maintain.ts";
 export { migration } from "./migration.ts";
 export type { MigrationKind, MigrationOptions } from "./migration.ts";
+export { reconcile } from "./reconcile.ts";
+export type { ReconcileOptions, Reconciliation } from "./reconcile.ts";
 export { rolesSql } from "./roles.ts";
 export { seal } from "./seal.ts";
 export type { SealOptions } from "./seal.ts";

@@ -69,6 +69,7 @@ grant execute on function "bemi".own_name(), "bemi".slot_name(), "bemi".this_clu
   "bemi".find_checkpoint(text, integer, text),
   "bemi".open_checkpoint(text, integer, text, text, bigint, pg_lsn, pg_lsn, pg_lsn, boolean, text), "bemi".read_tables(),
   "bemi".describe_types(oid[]), "bemi".write_or_set_aside(uuid, text),
+  "bemi".write_difference(uuid, text),
   "bemi".maintain() to bemi_worker;
 
 -- Then: alter role bemi_application login password '...'; and so the others.

@@ -7,25 +7,26 @@ export interface ContextMessage {
   readonly root: number;
   /** Whether the statement names a partition. */
   readonly isLeaf: boolean;
-  readonly operation: "INSERT" | "UPDATE" | "DELETE" | "TRUNCATE" | "SNAPSHOT";
+  readonly operation: "INSERT" | "UPDATE" | "DELETE" | "TRUNCATE" | "SNAPSHOT" | "RECONCILE";
   /** The whole context as it is stored, a JSON object. */
   readonly context: string;
   /** The owner's secret, which is in each message of a sealed installation. */
   readonly seal: string | undefined;
 }
 
-/** A row of a baseline. */
+/** A row of a baseline, or one to be compared with the log. */
 export interface SnapshotMessage {
+  readonly operation: "SNAPSHOT" | "RECONCILE";
   readonly root: number;
   /** The owner's secret: whoever lacks it may not say what a row holds. */
   readonly seal: string;
   /** The primary key as it is stored. */
   readonly key: string | null;
-  /** A JSON object, as the server wrote it. */
+  /** A JSON object, as the server wrote it; the text `null` for a key that no row has. */
   readonly image: string;
 }
 
-const OPERATIONS: readonly string[] = ["INSERT", "UPDATE", "DELETE", "TRUNCATE", "SNAPSHOT"];
+const OPERATIONS: readonly string[] = ["INSERT", "UPDATE", "DELETE", "TRUNCATE", "SNAPSHOT", "RECONCILE"];
 
 /** Reads a message of `emit_message()`; `undefined` for what is none, or of a version to come. */
 export function parseMessage(content: Buffer): ContextMessage | undefined {
@@ -38,7 +39,9 @@ export function parseMessage(content: Buffer): ContextMessage | undefined {
   }
   const db = `{"user": ${JSON.stringify(user)}, "role": ${
     JSON.stringify(role && role !== "none" ? role : user)
-  }, "pid": ${pid}, "application_name": ${JSON.stringify(application ?? "")}`;
+  }, "pid": ${pid}, "application_name": ${JSON.stringify(application ?? "")}${
+    operation === "RECONCILE" ? ', "reconciled": true' : ""
+  }`;
   return {
     root: Number(root ?? leaf),
     isLeaf: (root ?? leaf) !== leaf,
@@ -48,11 +51,12 @@ export function parseMessage(content: Buffer): ContextMessage | undefined {
   };
 }
 
-/** Reads a message of `emit_snapshots()`; `undefined` for what is none. */
+/** Reads a message of `emit_snapshots()` or `emit_live_rows()`; `undefined` for what is none. */
 export function parseSnapshot(content: Buffer): SnapshotMessage | undefined {
-  const [root, seal, key, image] = readTexts(content, SNAPSHOT_VERSION) ?? [];
+  const isLive = content[0] === LIVE_VERSION;
+  const [root, seal, key, image] = readTexts(content, isLive ? LIVE_VERSION : SNAPSHOT_VERSION) ?? [];
   if (!isNumber(root) || seal === undefined || image === undefined) return undefined;
-  return { root: Number(root), seal, key: key ?? null, image };
+  return { operation: isLive ? "RECONCILE" : "SNAPSHOT", root: Number(root), seal, key: key ?? null, image };
 }
 
 /** Whether a message says that tables or types are other than they were. */
@@ -76,6 +80,7 @@ const OWN_KEYS: readonly string[] = ["db", "jwt", "client"];
 const CONTEXT_VERSION = 0x31;
 const SNAPSHOT_VERSION = 0x32;
 const NOTICE_VERSION = 0x33;
+const LIVE_VERSION = 0x34;
 
 /** One byte of version, then a JSON array of texts and whole numbers; `undefined` in it is NULL. */
 function readTexts(content: Buffer, version: number): (string | undefined)[] | undefined {

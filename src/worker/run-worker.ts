@@ -195,6 +195,10 @@ async function run(options: SessionOptions, signal: AbortSignal): Promise<void> 
       break;
     } catch (error) {
       if (error instanceof PublicationChanged) continue;
+      // Lost while it was read: made anew where the next session begins.
+      if (options.recreateSlot && error instanceof BemiError && error.code === "gap" && failures++ < 5) {
+        continue;
+      }
       const code = codeOf(error);
       if (performance.now() - startedAt > WAS_WELL) failures = 0;
       failures++;

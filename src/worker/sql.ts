@@ -69,6 +69,7 @@ export async function* copyOut(tx: Pick<WorkerSql, "unsafe">, statement: string)
 }
 
 function drained(stream: Readable): Promise<void> {
+  if (stream.destroyed || stream.readableEnded) return Promise.resolve();
   return new Promise((done) => {
     stream.once("end", done).once("close", done).once("error", () => done()).resume();
   });
@@ -82,10 +83,19 @@ export interface CopyIn {
 
 export async function copyIn(tx: Pick<WorkerSql, "unsafe">, statement: string): Promise<CopyIn> {
   const query = tx.unsafe(statement) as CopyQuery;
+  const { resolve } = query;
+  query.resolve = (value) => {
+    query.resolve = resolve;
+    // An error may come with the server's consent, as a trigger's does, before anybody could listen.
+    (value as Writable).on("error", (error) => early ??= { error });
+    resolve(value);
+  };
+  let early: { error: unknown } | undefined;
   const stream = await query.writable();
   let failure: { error: unknown } | undefined;
+  let fail: (error: unknown) => void = () => {};
   const failed = new Promise<never>((_, reject) => {
-    const fail = (error: unknown): void => {
+    fail = (error) => {
       failure ??= { error };
       reject(error);
     };
@@ -93,6 +103,7 @@ export async function copyIn(tx: Pick<WorkerSql, "unsafe">, statement: string): 
     stream.on("error", fail);
   });
   failed.catch(() => {});
+  if (early) fail(early.error);
   return {
     write: async (text) => {
       if (failure) throw failure.error;

@@ -17,7 +17,8 @@ export interface Change {
   readonly position: Lsn;
   readonly schema: string;
   readonly table: string;
-  readonly operation: "CREATE" | "UPDATE" | "DELETE" | "TRUNCATE" | "SNAPSHOT";
+  /** `RECONCILE` is a live row, or `null` for none: what it is to the log is found out when it is written. */
+  readonly operation: "CREATE" | "UPDATE" | "DELETE" | "TRUNCATE" | "SNAPSHOT" | "RECONCILE";
   readonly key: string | null;
   readonly formerKey: string | null;
   readonly before: string;
@@ -91,9 +92,9 @@ export function stitcher(catalog: Catalog): Stitcher {
     const row = parseSnapshot(content);
     const table = row && row.seal === catalog.seal?.secret ? unknownTable(row.root, catalog, lsn) : undefined;
     if (!row || !table) return;
-    const context = latest(table, ["SNAPSHOT"])?.context ?? UNATTRIBUTED;
+    const context = latest(table, [row.operation])?.context ?? UNATTRIBUTED;
     const after = { json: row.image, values: [] };
-    const taken = change(table, "SNAPSHOT", lsn, index++, context, undefined, after);
+    const taken = change(table, row.operation, lsn, index++, context, undefined, after);
     emit({ ...taken, key: row.key });
   };
 

@@ -72,6 +72,7 @@ export async function inWriteTransaction(
     let written = 0;
     const careful: Change[] = [];
     let setAside = 0;
+    let unwritten = 0;
     const flush = async (): Promise<void> => {
       if (buffer.length > 0) {
         copy ??= await copyIn(tx, copyStatement(schema));
@@ -80,35 +81,36 @@ export async function inWriteTransaction(
         await copy.write(text);
       }
     };
+    // Nothing else may run while a COPY is open, and what is compared with the log needs it up to its own place.
+    const writeCarefully = async (): Promise<void> => {
+      await flush();
+      await copy?.end();
+      copy = undefined;
+      for (const change of careful.splice(0)) {
+        const outcome = await writeOne(tx, schema, change, origin);
+        if (outcome === "set aside") setAside++;
+        if (outcome !== "written") unwritten++;
+      }
+    };
     const writer: Writer = {
       watermark,
       endLsn: parseLsn(checkpoint?.end_lsn ?? "0/0"),
       write: (change) => {
-        if (isCareful || change.isUnstorable) careful.push(change);
+        if (isCareful || change.isUnstorable || change.operation === "RECONCILE") careful.push(change);
         else buffer += copyLine(change, origin);
         written++;
       },
       flush: async () => {
         if (buffer.length >= FLUSH_AT) await flush();
-        // Nothing else may run while a COPY is open.
-        if (copy && careful.length >= CAREFUL_LIMIT) {
-          await flush();
-          await copy.end();
-          copy = undefined;
-        }
-        if (!copy) {
-          for (const change of careful.splice(0)) setAside += await writeOne(tx, schema, change, origin);
-        }
+        if (careful.length >= CAREFUL_LIMIT) await writeCarefully();
       },
       get written() {
         return written;
       },
     };
     const progress = await fn(writer);
-    await flush();
-    await copy?.end();
-    for (const change of careful) setAside += await writeOne(tx, schema, change, origin);
-    counts = { written: written - setAside, setAside };
+    await writeCarefully();
+    counts = { written: written - unwritten, setAside };
     if (!progress) return;
     await tx.unsafe(
       inSchema(
@@ -139,10 +141,21 @@ function copyStatement(schema: string): string {
   );
 }
 
-async function writeOne(tx: WorkerSql, schema: string, change: Change, origin: Origin): Promise<number> {
+async function writeOne(
+  tx: WorkerSql,
+  schema: string,
+  change: Change,
+  origin: Origin,
+): Promise<"written" | "set aside" | "no difference"> {
   const [row] = await tx.unsafe(
-    inSchema(schema, 'select "bemi".write_or_set_aside($1::text::uuid, $2::text) as sqlstate'),
+    inSchema(
+      schema,
+      change.operation === "RECONCILE"
+        ? 'select "bemi".write_difference($1::text::uuid, $2::text) as sqlstate'
+        : `select coalesce("bemi".write_or_set_aside($1::text::uuid, $2::text), '00000') as sqlstate`,
+    ),
     [changeId(change, origin), changeJson(change, origin)],
   ) as { sqlstate: string | null }[];
-  return row?.sqlstate ? 1 : 0;
+  if (!row || row.sqlstate === null) return "no difference";
+  return row.sqlstate === "00000" ? "written" : "set aside";
 }

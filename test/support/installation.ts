@@ -23,6 +23,10 @@ export const uninstall = (db: DatabaseLike): Promise<void> => api.uninstall(db, 
 export const maintain = (db: DatabaseLike): Promise<api.MaintenanceStep[]> => api.maintain(db, { schema });
 export const track = (db: DatabaseLike, table: string, options: api.TrackOptions = {}): Promise<void> =>
   api.track(db, table, { schema, ...options });
+export const reconcile = (
+  db: DatabaseLike,
+  options: api.ReconcileOptions = {},
+): Promise<api.Reconciliation[]> => api.reconcile(db, { schema, ...options });
 export const untrack = (db: DatabaseLike, table: string): Promise<void> => api.untrack(db, table, { schema });
 export const createSlot = (
   db: DatabaseLike,
