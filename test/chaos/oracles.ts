@@ -74,7 +74,8 @@ export async function verify(
     }
     const expected = live.map(({ json }) => canonical(JSON.parse(json) as object)).sort();
     const found = [...(rows.get(table)?.values() ?? [])].map((row) => canonical(row as object)).sort();
-    const missing = expected.filter((row) => !found.includes(row));
+    const known = new Set(found);
+    const missing = expected.filter((row) => !known.has(row));
     if (missing.length > 0 || found.length !== expected.length) {
       report(`${table} has ${expected.length} rows, the log ${found.length}; ${missing.length} differ`);
     }
