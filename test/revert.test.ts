@@ -293,6 +293,26 @@ onEachServer("reverting", (open) => {
       ]);
   });
 
+  test("a row whose table was captured in one way, then in the other, and back", async () => {
+    await using db = await reverting(await open(), "wal");
+    const { port } = db.database;
+    await db.track("create table todos (id int primary key, task text)", ["todos"]);
+    await db.as({}, "insert into todos values (1, 'a')");
+    await db.plan({ context: { nothing: true } });
+    const [start] = await port.query<{ at: string }>("select clock_timestamp()::text as at");
+    for (const [i, capture] of (["wal", "trigger", "wal", "trigger"] as const).entries()) {
+      await db.plan({ context: { nothing: true } });
+      await track(db.database.db, "todos", { capture });
+      await db.as({}, `update todos set id = ${i + 2}, task = '${capture} ${i}'`);
+    }
+    await db.execute("create table other (id int primary key)");
+    await track(db.database.db, "other", { capture: "wal" });
+    const unit = { table: "todos", key: "5", to: start?.at ?? "" };
+    expect(await db.plan(unit)).toMatchObject({ changes: 4, conflicts: [] });
+    await db.revert(unit);
+    expect(await db.rows("todos")).toEqual(['{"id": 1, "task": "a"}']);
+  });
+
   test("refuses while the log lags behind the WAL, and goes on when a polling worker has caught up", async () => {
     await using database = await open();
     await install(database.db);

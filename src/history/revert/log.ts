@@ -14,7 +14,9 @@ export interface LoggedChange {
   readonly operation: Operation;
   readonly before: Image;
   readonly after: Image;
-  /** Its place in the total order: source, LSN, index in the transaction. */
+  /** What its LSN can be compared with: sources of one cluster and timeline, however captured. */
+  readonly epoch: number;
+  /** Its source, LSN, and index in the transaction. */
   readonly position: readonly [source: number, lsn: bigint, index: bigint];
   readonly transaction: string;
   readonly committedAt: string;
@@ -70,11 +72,11 @@ export async function readUnit(db: Database, schema: string, unit: RevertUnit): 
 
 /** Orders changes as they happened. */
 export function byPosition(a: LoggedChange, b: LoggedChange): number {
-  for (let i = 0; i < 3; i++) {
-    const [x = 0, y = 0] = [a.position[i], b.position[i]];
-    if (x !== y) return x < y ? -1 : 1;
-  }
-  return 0;
+  if (a.epoch !== b.epoch) return a.epoch - b.epoch;
+  const [, lsn, index] = a.position;
+  const [, otherLsn, otherIndex] = b.position;
+  if (lsn !== otherLsn) return lsn < otherLsn ? -1 : 1;
+  return index === otherIndex ? 0 : index < otherIndex ? -1 : 1;
 }
 
 /** The changes that one source captured since a place in the log. */
@@ -143,8 +145,9 @@ async function ofKeys(
       ...await select(
         db,
         schema,
-        `from "bemi".changes c join jsonb_array_elements_text(${listed}) as k (key) on c.former_primary_key = k.key
-          where ${where} and c.former_primary_key is not null`,
+        `from "bemi".changes c join jsonb_array_elements_text(${listed}) as k (key)
+          on hashtextextended(c.former_primary_key, 0) = hashtextextended(k.key, 0) and c.former_primary_key = k.key
+        where ${where} and c.former_primary_key is not null`,
         [...parameters, wanted],
       ),
     ];
@@ -156,7 +159,7 @@ async function ofKeys(
     await select(
       db,
       schema,
-      `from "bemi".changes c where ${where} and hashtextextended(c.primary_key, 0) is null
+      `from "bemi".changes c where ${where} and c.primary_key is null and c.before = '{}' and c.after = '{}'
         and (c.operation = 'TRUNCATE' or c.context -> 'db' ? 'gap')`,
       parameters,
     ),
@@ -171,21 +174,30 @@ async function select(
   parameters: readonly string[],
 ): Promise<LoggedChange[]> {
   const rows = await db.query<{ json: string }>(
-    inSchema(schema, `${SELECT} ${from} order by c.source_id, c.commit_lsn, c.transaction_index`),
+    inSchema(schema, `${SELECT} ${from}`),
     parameters,
   );
-  return rows.map(({ json }) => {
+  const epochs = rows.length === 0 ? new Map<number, number>() : await epochsOf(db, schema);
+  return rows.map(({ json }): LoggedChange => {
     const { before, after, position, ...change } = JSON.parse(json) as RawChange;
     return {
       ...change,
+      epoch: epochs.get(position[0]) ?? position[0],
       before: readImage(before),
       after: readImage(after),
       position: [position[0], BigInt(position[1]), BigInt(position[2])],
     };
-  });
+  }).sort(byPosition);
 }
 
-interface RawChange extends Omit<LoggedChange, "before" | "after" | "position"> {
+async function epochsOf(db: Database, schema: string): Promise<Map<number, number>> {
+  const rows = await db.query<{ source: number; epoch: number }>(
+    inSchema(schema, 'select source_id as source, epoch from "bemi".epochs'),
+  );
+  return new Map(rows.map(({ source, epoch }) => [source, epoch]));
+}
+
+interface RawChange extends Omit<LoggedChange, "before" | "after" | "position" | "epoch"> {
   readonly before: Readonly<Record<string, string>>;
   readonly after: Readonly<Record<string, string>>;
   readonly position: readonly [number, string, string];
