@@ -116,9 +116,15 @@ onEachServer("what every path of capture has alike", (open) => {
     await run(database, capture, {
       tables: "create schema app; create table app.todos (id int primary key)",
       tracked: ["app.todos"],
-      statements: ["alter schema app rename to web", "insert into web.todos values (1)"],
+      statements: [
+        "insert into app.todos values (1)",
+        "alter schema app rename to web",
+        "insert into web.todos values (2)",
+      ],
     });
-    expect(await database.port.query(`select schema from ${BEMI}.changes`)).toEqual([{ schema: "web" }]);
+    expect(
+      await database.port.query(`select schema from ${BEMI}.changes order by commit_lsn, transaction_index`),
+    ).toEqual([{ schema: "app" }, { schema: "web" }]);
   });
 
   test.each(CAPTURES)("keys as jsonb has them, floating and signed (%s)", async (capture) => {

@@ -143,7 +143,7 @@ export function stitcher(catalog: Catalog): Stitcher {
       transaction: transaction as Transaction,
       index: at,
       position,
-      schema: table.relation.schema,
+      schema: table.schema,
       table: table.relation.name,
       operation,
       key,

@@ -24,16 +24,17 @@ export async function readTableHistory({ db, schema }: Pick<Source, "db" | "sche
     const versions = tables.get(Number(oid)) ?? [];
     tables.set(Number(oid), versions);
     const last = versions.at(-1);
-    const next = JSON.parse(facts) as Omit<TableFacts, "from" | "until">;
+    const next = JSON.parse(facts) as Omit<TableFacts, "from" | "until" | "isNoted">;
     if (from === null) {
       // Types that are gone by now are still in the WAL.
       const types = [...last?.types ?? [], ...next.types];
-      versions.splice(-1, 1, { ...next, types, from: last?.from ?? 0n });
+      const isNoted = last?.schema === next.schema;
+      versions.splice(-1, 1, { ...next, types, isNoted, from: last?.from ?? 0n });
       continue;
     }
     const since = parseLsn(from);
     if (last) versions[versions.length - 1] = { ...last, until: since };
-    versions.push({ ...next, from: since });
+    versions.push({ ...next, isNoted: true, from: since });
   }
   return {
     at: (oid, lsn) => tables.get(oid)?.findLast((version) => version.from <= lsn),

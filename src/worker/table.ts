@@ -7,6 +7,8 @@ export interface TableFacts {
   readonly from: Lsn;
   /** Absent where they hold to this day. */
   readonly until?: Lsn;
+  /** Whether its schema was noted when it came to be called so. */
+  readonly isNoted: boolean;
   readonly schema: string;
   readonly name: string;
   readonly keys: readonly string[];
@@ -75,6 +77,11 @@ export class Table {
     const keys = this.facts?.keys ??
       relation.columns.filter((c) => c.isKey && relation.identity !== "f").map((c) => c.name);
     this.#keys = keys.map((name) => relation.columns.findIndex((column) => column.name === name));
+  }
+
+  /** PostgreSQL may go on with the name that a schema had before it was renamed. */
+  get schema(): string {
+    return this.facts?.isNoted ? this.facts.schema : this.relation.schema;
   }
 
   /** Whether this is what the table was like there. */
