@@ -190,7 +190,7 @@ onEachServer("the command line, used wrongly", (open) => {
       ) {
         const { status, stdout, stderr } = bemi(args, env);
         expect([args, status, stdout]).toEqual([args, 1, ""]);
-        expect(stderr).toMatch(/^bemi: This role [^\n]+\n {2}(?:Run this as|It needs)/);
+        expect(stderr).toMatch(/^bemi: This role [^\n]+\n {2}(?:Run this as|It needs|Connect as)/);
       }
     } finally {
       await database.port.execute("drop role bemi_nobody");
