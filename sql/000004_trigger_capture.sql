@@ -258,6 +258,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_together text := coalesce(current_setting('bemi.truncating', true), '');
+  v_frame "bemi".frame;
 begin
   if v_together <> '' then
     v_together := regexp_replace(v_together, '^[a-z]+:', '');
@@ -269,8 +270,12 @@ begin
       return null;
     end if;
   end if;
-  perform "bemi".write_change(
-    "bemi".open_frame(tg_relid, "bemi".client_statement(pg_trigger_depth())), 'TRUNCATE', '{}', '{}');
+  v_frame := "bemi".open_frame(tg_relid, "bemi".client_statement(pg_trigger_depth()));
+  -- It says nothing of the table's other rows.
+  if pg_partition_root(tg_relid) <> tg_relid then
+    v_frame.context := jsonb_set(v_frame.context, '{db,partition}', 'true');
+  end if;
+  perform "bemi".write_change(v_frame, 'TRUNCATE', '{}', '{}');
   return null;
 exception when others then
   if "bemi".is_strict(tg_relid) then

@@ -283,7 +283,7 @@ as $$
 $$;
 
 -- When a tracked table changed without a change that the log could show, and why.
-create function "bemi".breaks_of(a_relation regclass) returns table (broken_at timestamptz, reason text)
+create function "bemi".breaks_of(a_relation regclass, a_at timestamptz default null) returns table (broken_at timestamptz, reason text)
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -305,11 +305,16 @@ begin
       where position(format('"schema":%s,"table":%s', to_json(s.schema), to_json(s.name)) in a.change) > 0);
   if v_tracked.capture = 'wal' then
     return query
-      select coalesce((select c.committed_at from "bemi".changes c
+      select bounds.at, format('WAL was lost from %s to %s: %s', g.from_lsn, g.to_lsn, g.reason)
+      from "bemi".gaps g, lateral (
+        select coalesce(g.from_time, (select c.committed_at from "bemi".changes c
           where c.source_id = g.source_id and c.commit_lsn <= g.from_lsn
-          order by c.commit_lsn desc, c.transaction_index desc limit 1), v_tracked.tracked_at),
-        format('WAL was lost from %s to %s: %s', g.from_lsn, g.to_lsn, g.reason)
-      from "bemi".gaps g where g.detected_at >= v_tracked.tracked_at;
+          order by c.commit_lsn desc, c.transaction_index desc limit 1), v_tracked.tracked_at) as at
+        -- Once the tables were compared with the log, only what was within the gap is lost.
+        union all select 'infinity' where g.reconciled_at is not null
+      ) as bounds
+      where g.detected_at >= v_tracked.tracked_at and (g.reconciled_at is null or a_at <= g.reconciled_at
+        and a_at > coalesce(g.from_time, v_tracked.tracked_at));
   end if;
   -- Retention.
   return query
@@ -398,8 +403,8 @@ begin
 
   v_from := format('from "bemi".changes join "bemi".epochs on epochs.source_id = changes.source_id where %s and changes.committed_at >= %L',
     "bemi".names_condition(v_id), v_tracked.tracked_at);
-  select b.* into v_last_break from "bemi".breaks_of(a_relation) b where b.broken_at <= a_moment.at order by b.broken_at desc limit 1;
-  select b.* into v_next_break from "bemi".breaks_of(a_relation) b where b.broken_at > a_moment.at order by b.broken_at limit 1;
+  select b.* into v_last_break from "bemi".breaks_of(a_relation, a_moment.at) b where b.broken_at <= a_moment.at order by b.broken_at desc limit 1;
+  select b.* into v_next_break from "bemi".breaks_of(a_relation, a_moment.at) b where b.broken_at > a_moment.at order by b.broken_at limit 1;
   v_start := greatest(v_tracked.tracked_at, v_last_break.broken_at);
   v_since := case when v_last_break.broken_at is null then 'true' else format('changes.committed_at > %L', v_start) end;
   execute format($query$

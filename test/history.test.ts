@@ -4,8 +4,8 @@ import type postgres from "postgres";
 import { expect, test } from "vitest";
 import * as api from "../src/history/mod.ts";
 import type { DatabaseLike } from "../src/database/port.ts";
-import { onEachDatabase, type TestDatabase } from "./support/databases.ts";
-import { BEMI, install, SCHEMA as schema, track } from "./support/installation.ts";
+import { onEachDatabase, onEachServer, type TestDatabase } from "./support/databases.ts";
+import { BEMI, createSlot, install, runWorker, SCHEMA as schema, track } from "./support/installation.ts";
 import { TODOS } from "./support/todos.ts";
 
 interface Todo {
@@ -364,5 +364,73 @@ onEachDatabase("the past", (open, server) => {
     await expect(asOf(start, "lists")).rejects.toMatchObject({ code: "history_unknown" });
     await expect(api.asOf(db, "papers", { after: "00000000-0000-7000-8000-000000000000" }, { schema }))
       .rejects.toMatchObject({ code: "not_found" });
+  });
+});
+
+const PARTS = `create table parts (id int, k int, primary key (id, k)) partition by list (k);
+  create table parts_1 partition of parts for values in (1);
+  create table parts_2 partition of parts for values in (2)`;
+
+onEachServer("the past of partitioned tables", (open) => {
+  test.each(["trigger", "wal"] as const)(
+    "by %s: a partition truncated by itself ends what is known, its root's TRUNCATE begins anew",
+    async (capture) => {
+      await using database = await open();
+      const { db, port, url } = database;
+      await install(db);
+      if (capture === "wal") await createSlot(db);
+      await port.execute(PARTS);
+      await track(db, "parts", { capture });
+      const catchUp = () => capture === "wal" ? runWorker({ source: url, once: true }).finished : undefined;
+      const ids = async (time: string) =>
+        (await api.asOf<{ id: number }>(db, "parts", time, { schema, wait: false })).map((row) => row.id)
+          .sort();
+      await port.execute("insert into parts values (1, 1), (2, 2), (3, 1)");
+      await port.execute("update parts set k = 2 where id = 1");
+      const full = await clock(database);
+      await port.execute("truncate parts_1");
+      const part = await clock(database);
+      await catchUp();
+      expect(await ids(full)).toEqual([1, 2, 3]);
+      if (capture === "trigger") expect(await ids(part)).toEqual([1, 2]);
+      else {await expect(ids(part)).rejects.toMatchObject({
+          code: "history_unknown",
+          message: expect.stringContaining("a partition was truncated by itself"),
+        });}
+      await port.execute("insert into parts values (4, 1); truncate parts");
+      await port.execute("insert into parts values (5, 1)");
+      const last = await clock(database);
+      await port.execute("delete from parts");
+      await catchUp();
+      expect(await ids(full)).toEqual([1, 2, 3]);
+      expect(await ids(last)).toEqual([5]);
+      expect(brief(await changes(db, { operation: "TRUNCATE" }))).toHaveLength(2);
+    },
+  );
+});
+
+onEachServer("as of now, from the WAL", (open) => {
+  test("waits for the worker, or says how far behind it is", async () => {
+    await using database = await open();
+    const { db, port, url } = database;
+    await install(db);
+    await createSlot(db);
+    await port.execute(TODOS);
+    await track(db, "todos", { capture: "wal" });
+    await port.execute("insert into todos (task) values ('early')");
+    await runWorker({ source: url, once: true }).finished;
+    await port.execute("insert into todos (task) values ('late')");
+    const now = await clock(database);
+    await expect(api.asOf(db, "todos", now, { schema, wait: 1 })).rejects.toMatchObject({
+      code: "log_behind",
+      message: expect.stringMatching(/\d+ bytes of WAL/),
+    });
+    expect(await api.asOf(db, "todos", now, { schema, wait: false })).toHaveLength(1);
+    const worker = runWorker({ source: url });
+    try {
+      expect(await api.asOf(db, "todos", now, { schema, wait: 60_000 })).toHaveLength(2);
+    } finally {
+      await worker.stop();
+    }
   });
 });

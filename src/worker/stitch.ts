@@ -184,7 +184,10 @@ export function stitcher(catalog: Catalog): Stitcher {
         const own = (messages.get(root) ?? []).filter((known) => known.operation !== operation);
         messages.set(root, [...own, { operation, context, order: order++ }]);
         // PostgreSQL does not publish the TRUNCATE of a single partition; the message tells of it.
-        if (operation === "TRUNCATE" && parsed.isLeaf) truncated.set(root, { position: lsn, context });
+        if (operation === "TRUNCATE" && parsed.isLeaf) {
+          // Ends with the database's own facts. Of the table's other rows it says nothing.
+          truncated.set(root, { position: lsn, context: context.replace(/\}\}$/, ', "partition": true}}') });
+        }
         return;
       }
       case "insert": {
