@@ -1,3 +1,4 @@
+import { history } from "./history.ts";
 import { ingest } from "./ingest.ts";
 import { overhead } from "./overhead.ts";
 import { stages } from "./stages.ts";
@@ -6,6 +7,7 @@ import { testing } from "./testing.ts";
 import { worker } from "./worker.ts";
 
 const benches: Readonly<Record<string, (version: string) => Promise<void>>> = {
+  history,
   ingest,
   overhead,
   testing,

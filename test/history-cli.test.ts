@@ -1,0 +1,98 @@
+import { expect, test } from "vitest";
+import type { Io } from "../src/cli/io.ts";
+import { main } from "../src/cli/main.ts";
+import { onEachServer } from "./support/databases.ts";
+import { install, SCHEMA, track } from "./support/installation.ts";
+
+interface Ran {
+  readonly status: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+async function run(args: readonly string[], isColoured = false): Promise<Ran> {
+  let [out, err] = ["", ""];
+  const io: Io = {
+    env: {},
+    out: (text) => {
+      out += text;
+    },
+    err: (text) => {
+      err += text;
+    },
+    columns: undefined,
+    isColoured,
+    progress: undefined,
+    onTerminate: () => {},
+  };
+  const status = await main(args, io);
+  return { status, out, err };
+}
+
+onEachServer("the past on the command line", (open) => {
+  test("history shows what each change made different; as-of the rows; --group-by counts; numbers are exact", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await install(db);
+    await port.execute("create table sums (id int primary key, v numeric, note text)");
+    await track(db, "sums");
+    const at = ["--database-url", database.url, "--schema", SCHEMA];
+    await port.transaction(async (tx) => {
+      await tx.query(`select set_config('bemi.context', '{"user_id": 7}', true)`);
+      await tx.execute("insert into sums values (1, 12345678901234567890.10, 'a \"b\"')");
+    });
+    const [then] = await port.query<{ t: string }>(
+      "select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || '+00' as t",
+    );
+    await port.execute("update sums set id = 2, v = 0.50");
+
+    const plain = await run(["history", "sums", "2", ...at]);
+    expect(plain.err).toBe("");
+    const [created, updated] = plain.out.split("\n\n");
+    expect(created).toMatch(/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}\+00 {2}CREATE sums 1 {2}{"user_id":7}\n/);
+    expect(created?.split("\n").slice(1).sort()).toEqual([
+      "  + id: 1",
+      '  + note: "a \\"b\\""',
+      "  + v: 12345678901234567890.10",
+    ]);
+    expect(updated).toContain("UPDATE sums 1 -> 2\n");
+    expect(updated).toContain("  - v: 12345678901234567890.10\n  + v: 0.50\n");
+    expect((await run(["history", "sums", "2", ...at], true)).out).toContain(
+      "\u001b[31m  - v: 12345678901234567890.10",
+    );
+    const lines = (await run(["history", "sums", "2", "--json", ...at])).out.trimEnd().split("\n");
+    expect(lines).toHaveLength(2);
+    expect(lines[0]).toContain('"v": 12345678901234567890.10');
+    expect(await run(["history", "sums", "9", ...at])).toMatchObject({
+      status: 0,
+      out: "",
+      err: expect.stringContaining("no change"),
+    });
+
+    const rows = await run(["as-of", "sums", then?.t ?? "", ...at]);
+    expect(rows.out).toMatch(
+      / id +\| +v +\| +note *\n[-+]+\n 1 +\| 12345678901234567890.10 \| a "b"\n\(1 row\)\n$/,
+    );
+    expect((await run(["as-of", "sums", then?.t ?? "", "--key", "1", "--json", ...at])).out).toContain(
+      '"v":12345678901234567890.10',
+    );
+    expect((await run(["as-of", "sums", then?.t ?? "", "--key", "2", "--json", ...at])).out).toBe("");
+    expect(await run(["as-of", "sums", "2020-01-01", ...at])).toMatchObject({
+      status: 1,
+      err: expect.stringContaining("They are known from"),
+    });
+    expect((await run(["as-of", "nowhere", "2020-01-01", ...at])).status).toBe(2);
+
+    const groups = await run(["changes", "--group-by", "user_id", ...at]);
+    expect(groups.out).toMatch(/\n 7 +\| 1 /);
+    const [day] = (await run(["changes", "sums", "--group-by", "day", "--json", ...at])).out.trimEnd().split(
+      "\n",
+    );
+    expect(JSON.parse(day ?? "")).toMatchObject({
+      changes: 2,
+      operations: { CREATE: 1, UPDATE: 1 },
+      tables: ["sums"],
+    });
+    expect((await run(["changes", "--group-by", "user", "--json", ...at])).out).toContain('"key":"postgres"');
+  });
+});

@@ -1,0 +1,106 @@
+import type postgres from "postgres";
+import { expect, inject, test } from "vitest";
+import { readStatement } from "../src/history/changes.ts";
+import { binder, type ChangesFilter, filterConditions, type Page } from "../src/history/filter.ts";
+import { groupsStatement } from "../src/history/groups.ts";
+import * as api from "../src/history/mod.ts";
+import { inSchema } from "../src/install/schema.ts";
+import { onEachServer } from "./support/databases.ts";
+import { BEMI, install, SCHEMA as schema } from "./support/installation.ts";
+import { fillLog } from "./support/million.ts";
+
+const newest = inject("servers").map((server) => server.version).sort().at(-1);
+
+const seqScans = (plan: string): (string | undefined)[] =>
+  [...plan.matchAll(/"Node Type":"Seq Scan"[^{}]*?"Relation Name":"(\w+)"/g)].map((match) => match[1]);
+
+onEachServer("a log of a million changes", (open, server) => {
+  test.runIf(server === newest)("every read has an index behind it", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await install(db);
+    const { middle } = await fillLog(db, port, { schema, changes: 1_000_000, keys: 100_000 });
+    const [last] = await api.changes(db, { schema, limit: 1 });
+    const until = (await port.query<{ t: string }>(
+      `select ('${middle}'::timestamptz + interval '1 millisecond')::text as t`,
+    ))[0]?.t;
+
+    const [{ largest } = { largest: "" }] = await port.query<{ largest: string }>(
+      `select c.relname as largest from pg_inherits i join pg_class c on c.oid = i.inhrelid
+      where i.inhparent = '${BEMI}.changes'::regclass order by c.relpages desc limit 1`,
+    );
+    const planOf = async (text: string, parameters: string[]): Promise<string> =>
+      JSON.stringify(await db.unsafe(`explain (format json) ${text}`, parameters));
+    const reads: [string, ChangesFilter, Page, RegExp][] = [
+      ["a context", { context: { user_id: 7 } }, {}, /context_idx/],
+      ["a row", { table: "todos", key: "77" }, {}, /hashtextextended/],
+      [
+        "a row's changed column",
+        { table: "todos", key: "77", changed: "n", not: { operation: "CREATE" } },
+        {},
+        /hashtextextended/,
+      ],
+      ["a time", { since: middle, until }, {}, /committed_at_idx/],
+      ["a transaction", { transaction: last?.transaction_id }, {}, /transaction_id_idx/],
+      ["the latest page", {}, { limit: 50 }, /source_id_commit_lsn_transaction_index/],
+      [
+        "the next page",
+        { operation: "UPDATE" },
+        { after: "", limit: 50 },
+        /source_id_commit_lsn_transaction_index/,
+      ],
+      [
+        "a page before",
+        { table: "todos" },
+        { before: last?.cursor, limit: 50 },
+        /source_id_commit_lsn_transaction_index/,
+      ],
+    ];
+    for (const [name, filter, page, index] of reads) {
+      const parameters: string[] = [];
+      const bind = binder(parameters);
+      const read = readStatement({
+        schema,
+        from: '"bemi".changes',
+        conditions: filterConditions(filter, bind),
+        page,
+        bind,
+        parameters,
+      });
+      const plan = await planOf(read.text, read.parameters);
+      expect(plan, name).toMatch(index);
+      expect(seqScans(plan), name).not.toContain(largest);
+    }
+    for (const by of ["transaction", "hour", { context: "user_id" }] as const) {
+      const { text, parameters } = groupsStatement({ by, context: { user_id: 7 } });
+      expect(await planOf(inSchema(schema, text), parameters)).toMatch(/context_idx/);
+    }
+
+    // What functions run within is seen by what it read.
+    const rowsRead = async (fn: (tx: postgres.TransactionSql) => Promise<unknown>): Promise<number> =>
+      await db.begin(async (tx) => {
+        await fn(tx);
+        const [row] = await tx.unsafe(
+          `select coalesce(sum(s.seq_tup_read + s.idx_tup_fetch), 0)::integer as all
+          from pg_stat_xact_user_tables s join pg_inherits i on i.inhrelid = s.relid where i.inhparent = '${BEMI}.changes'::regclass`,
+        );
+        return Number(row?.all);
+      }) as number;
+    expect(await rowsRead((tx) => tx.unsafe(`select * from ${BEMI}.history('todos', '77')`))).toBeLessThan(
+      200,
+    );
+    expect(await rowsRead((tx) => tx.unsafe(`select * from ${BEMI}.as_of(null::todos, '${middle}', '77')`)))
+      .toBeLessThan(200);
+    expect(await rowsRead((tx) => tx.unsafe(`select * from ${BEMI}.as_of(null::todos, '${middle}')`)))
+      .toBeLessThan(2_500_000);
+
+    const [row] = await api.asOf<{ n: string }>(db, "todos", middle, { schema, key: "1" });
+    expect(row?.n).toBe("500000");
+    const rows = await api.asOf<{ id: string; n: string }>(db, "todos", middle, { schema });
+    expect(rows).toHaveLength(100_000);
+    expect(rows.every(({ id, n }) => Number(n) === (id === "1" ? 500_000 : 400_000 + Number(id) - 1))).toBe(
+      true,
+    );
+    expect(await api.history(db, "todos", "77", { schema })).toHaveLength(10);
+  }, 600_000);
+});
