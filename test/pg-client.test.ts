@@ -297,9 +297,16 @@ onEachServer("withBemi for pg", (open) => {
       circular.self = circular;
       await expect(client.query(INSERT, [circular])).rejects.toThrow(/circular/i);
       await client.query(INSERT, ["goes on"]);
+      await client.query("begin");
+      await expect(client.query({ name: "two", text: INSERT, values: ["x"] })).rejects.toThrow(
+        /must be unique/,
+      );
+      await expect(client.query(INSERT, [circular])).rejects.toThrow(/circular/i);
+      await client.query(`${INSERT} returning task`, ["in a transaction"]);
+      await client.query("commit");
       client.release();
     });
-    expect(await story()).toEqual(["twice 1", "named 1", "goes on 1"]);
+    expect(await story()).toEqual(["twice 1", "named 1", "goes on 1", "in a transaction 1"]);
   });
 
   test("what cannot run in a transaction runs once without, with a warning", async () => {

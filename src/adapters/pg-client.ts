@@ -7,6 +7,7 @@ import {
   type Connection,
   holdBack,
   isOwnQuery,
+  isRefused,
   isSubmittable,
   onRefusal,
   sendContextAhead,
@@ -116,6 +117,10 @@ function send(client: RawClient, state: State, statement: Statement): void {
     state.waiting--;
     state.unanswered++;
     const sendQuery = (): unknown => submit.call(query, connection);
+    if (isRefused(query, connection)) {
+      state.unanswered--;
+      return sendQuery();
+    }
     const inTransaction = state.status !== "I";
     const context = contextToSend(state, statement);
     follow(state, statement.kind);

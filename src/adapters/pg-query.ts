@@ -1,4 +1,5 @@
 import { bindAsync } from "../context/bind-async.ts";
+import { sqlstateOf } from "../database/sqlstate.ts";
 import { refusesTransactions } from "./refuses-transactions.ts";
 
 /** What pg can send: its own query, a cursor, a stream; what of their inner life is used here. */
@@ -72,7 +73,6 @@ export function sendContextAhead(
   connection: Connection,
   options: { readonly inTransaction: boolean; readonly sendQuery: () => unknown },
 ): unknown {
-  if (isRefused(query, connection)) return options.sendQuery();
   const { name, handleDataRow, handleCommandComplete, handleError } = query;
   let ahead = true;
   const arrived = (): void => {
@@ -82,7 +82,8 @@ export function sendContextAhead(
   query.handleDataRow = (...args) => ahead ? undefined : handleDataRow?.apply(query, args);
   query.handleCommandComplete = (...args) => ahead ? arrived() : handleCommandComplete?.apply(query, args);
   query.handleError = (error, on) => {
-    if (ahead) {
+    // An error of pg's own, of a value say, comes before the answers.
+    if (ahead && sqlstateOf(error) !== undefined) {
       arrived();
       if (name) delete on.submittedNamedStatements?.[name];
       // The server skips all up to a Sync, which a query by the simple protocol has not.
@@ -149,8 +150,8 @@ function isExtended(query: Submittable): boolean {
   return query.requiresPreparation?.() ?? "handlePortalSuspended" in query;
 }
 
-// What pg's own query checks before it sends anything: the context must not travel alone.
-function isRefused(query: Submittable, connection: Connection): boolean {
+/** What pg's own query checks before it sends anything: the context must not travel alone. */
+export function isRefused(query: Submittable, connection: Connection): boolean {
   const { text, name, values } = query;
   if (!isOwnQuery(query)) return false;
   if (typeof text !== "string" && typeof name !== "string") return true;
