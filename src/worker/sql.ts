@@ -79,6 +79,8 @@ function drained(stream: Readable): Promise<void> {
 export interface CopyIn {
   write(text: string): Promise<void>;
   end(): Promise<void>;
+  /** Gives it up, after which the transaction can be rolled back: the driver sends nothing else while it is open. */
+  abort(): void;
 }
 
 export async function copyIn(tx: Pick<WorkerSql, "unsafe">, statement: string): Promise<CopyIn> {
@@ -119,5 +121,6 @@ export async function copyIn(tx: Pick<WorkerSql, "unsafe">, statement: string): 
       // An error after the last row comes in place of the end.
       if (failure) throw failure.error;
     },
+    abort: () => void stream.destroy(new Error("Given up")),
   };
 }

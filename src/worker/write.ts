@@ -108,8 +108,14 @@ export async function inWriteTransaction(
         return written;
       },
     };
-    const progress = await fn(writer);
-    await writeCarefully();
+    let progress: Progress | undefined;
+    try {
+      progress = await fn(writer);
+      await writeCarefully();
+    } catch (error) {
+      copy?.abort();
+      throw error;
+    }
     counts = { written: written - unwritten, setAside };
     if (!progress) return;
     await tx.unsafe(
