@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import postgres from "postgres";
-import { expect, test } from "vitest";
+import { expect, inject, test } from "vitest";
 import { connect } from "../src/database/connect.ts";
 import { install, track } from "../src/install/mod.ts";
 import { createSlot, runWorker } from "../src/worker/mod.ts";
@@ -73,10 +73,14 @@ async function client(
   }
 }
 
-test.each(["poll", "stream", "auto"])(
-  "by %s, through kills of the worker and crashes of the server, replaying the log gives the live table",
-  async (mode) => {
-    const server = await startServer("18", ["fsync=on", "synchronous_commit=off"]);
+test.each(
+  inject("servers").flatMap(({ version }) =>
+    ["poll", "stream", "auto"].map((mode) => [mode, version] as const)
+  ),
+)(
+  "by %s on PostgreSQL %s, through kills of the worker and crashes of the server, replaying the log gives the live table",
+  async (mode, version) => {
+    const server = await startServer(version, ["fsync=on", "synchronous_commit=off"]);
     const url = server.url();
     let worker: ChildProcess | undefined;
     try {
