@@ -72,6 +72,8 @@ onEachServer("the packed package", (open) => {
 
   test.each(RUNTIMES)(
     "keeps overlapping requests apart under %s, through every client",
+    // Five databases, and a PGlite.
+    { timeout: 300_000 },
     async (_, command) => {
       const named: Record<string, TestDatabase & { url: string }> = {};
       for (const name of CLIENTS) named[name] = await prepare();
