@@ -330,8 +330,8 @@ onEachCapture("a revert's conflicts", (open) => {
     await db.as({ undo: true }, "update todos set task = 'b'");
     await db.plan(UNDO);
     if (db.capture === "wal") {
-      await db.execute(`insert into ${BEMI}.gaps (source_id, from_lsn, to_lsn, reason)
-        select source_id, max(commit_lsn), max(commit_lsn) + 100, 'test' from ${BEMI}.changes group by 1`);
+      await db.execute(`insert into ${BEMI}.gaps (source_id, from_lsn, to_source_id, to_lsn, reason)
+        select source_id, max(commit_lsn), source_id, max(commit_lsn) + 100, 'test' from ${BEMI}.changes group by 1`);
     } else await db.execute(`select ${BEMI}.write_gap('todos'::regclass, 'UPDATE', '22P05')`);
     expect(told(await db.plan(UNDO))).toEqual([["gap", "todos", null, []]]);
     expect(told(await db.plan({ table: "todos", to: "2020-01-01" }))).toContainEqual([

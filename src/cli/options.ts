@@ -1,5 +1,6 @@
 import { type Command, InvalidArgumentError } from "commander";
 import { type Operation, OPERATIONS } from "../history/mod.ts";
+import { quoteSchema } from "../identifiers.ts";
 
 /** The options of every command that talks to a database. */
 export interface ConnectionOptions {
@@ -8,9 +9,19 @@ export interface ConnectionOptions {
 }
 
 export function withConnectionOptions(command: Command): Command {
-  return command
-    .option("--database-url <url>", "the database (default: DATABASE_URL, PG* or DB_* variables)")
-    .option("--schema <name>", "the schema that holds everything of Bemi's", "bemi");
+  return withSchemaOption(
+    command.option("--database-url <url>", "the database (default: DATABASE_URL, PG* or DB_* variables)"),
+  );
+}
+
+export function withSchemaOption(command: Command): Command {
+  return command.option("--schema <name>", "the schema that holds everything of Bemi's", schemaName, "bemi");
+}
+
+/** Refused before anything is connected to. */
+function schemaName(text: string): string {
+  quoteSchema(text);
+  return text;
 }
 
 export function positiveInteger(text: string): number {

@@ -3,7 +3,7 @@ import { BemiError } from "../../errors.ts";
 import { migration, type MigrationKind } from "../../install/mod.ts";
 import type { Io } from "../io.ts";
 import { writeMigration } from "../migration-file.ts";
-import { positiveInteger } from "../options.ts";
+import { positiveInteger, withSchemaOption } from "../options.ts";
 
 interface Options {
   readonly schema: string;
@@ -35,7 +35,7 @@ const KINDS: Readonly<Record<MigrationKind, { readonly does: string; readonly ex
 export function addGenerateMigrations(generate: Command, io: Io): void {
   for (const [name, { does, example }] of Object.entries(KINDS)) {
     const kind = name as MigrationKind;
-    generate.command(kind)
+    withSchemaOption(generate.command(kind))
       .description(does)
       .argument("[table...]", "tables to track besides, written as in SQL")
       .option("--all", "track every table, and from then on each new one")
@@ -44,7 +44,6 @@ export function addGenerateMigrations(generate: Command, io: Io): void {
           .choices(["trigger", "wal"]).default("trigger"),
       )
       .option("--from <version>", "upgrade from this version of the schema: see bemi status", positiveInteger)
-      .option("--schema <name>", "the schema that holds everything of Bemi's", "bemi")
       .option(
         "--out <folder>",
         "write it into this folder of migrations, under the name that the tool expects",

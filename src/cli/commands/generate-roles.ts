@@ -1,11 +1,11 @@
 import type { Command } from "commander";
 import { rolesSql } from "../../install/mod.ts";
 import type { Io } from "../io.ts";
+import { withSchemaOption } from "../options.ts";
 
 export function addGenerateRoles(generate: Command, io: Io): void {
-  generate.command("roles")
+  withSchemaOption(generate.command("roles"))
     .description("roles of least privilege: for the application, a reader and a worker")
-    .option("--schema <name>", "the schema that holds everything of Bemi's", "bemi")
     .addHelpText(
       "after",
       `
