@@ -169,9 +169,9 @@ onEachServer("the command line, used wrongly", (open) => {
     await tables(database);
     bemi(["init", "todos"], { DATABASE_URL: database.url });
     const before = await fingerprint(database.port);
-    await database.port.execute("create role bemi_nobody login");
+    await database.port.execute("create role bemi_stranger login");
     try {
-      const env = { DATABASE_URL: database.url.replace("postgres@", "bemi_nobody@") };
+      const env = { DATABASE_URL: database.url.replace("postgres@", "bemi_stranger@") };
       for (
         const args of [
           ["status"],
@@ -193,7 +193,7 @@ onEachServer("the command line, used wrongly", (open) => {
         expect(stderr).toMatch(/^bemi: This role [^\n]+\n {2}(?:Run this as|It needs|Connect as)/);
       }
     } finally {
-      await database.port.execute("drop role bemi_nobody");
+      await database.port.execute("drop role bemi_stranger");
     }
     expect(await fingerprint(database.port)).toEqual(before);
   });

@@ -1,7 +1,16 @@
 import postgres from "postgres";
 import { expect, test, vi } from "vitest";
 import { main } from "../src/cli/main.ts";
-import { doctor, type Finding, install, SCHEMA_VERSION, seal, track, trackAll } from "../src/install/mod.ts";
+import {
+  doctor,
+  type Finding,
+  install,
+  reconcile,
+  SCHEMA_VERSION,
+  seal,
+  track,
+  trackAll,
+} from "../src/install/mod.ts";
 import { createSlot, runWorker } from "../src/worker/mod.ts";
 import { onEachDatabase, onEachServer, type TestDatabase } from "./support/databases.ts";
 import { startServer } from "./support/servers.ts";
@@ -436,8 +445,10 @@ onEachServer("doctor", (open, server) => {
       await sql.unsafe(lost?.repair ?? "");
       await sql.unsafe("insert into orders values (2, 1)");
       await runWorker({ source: own.url(), once: true }).finished;
-      expect((await doctor(sql)).filter((finding) => finding.severity === "error")).toEqual([]);
       expect(await sql`select reason from bemi.gaps`).toHaveLength(1);
+      expect(await found("gap")).toMatchObject({ severity: "error", repair: "bemi reconcile" });
+      await reconcile(sql);
+      expect((await doctor(sql)).filter((finding) => finding.severity === "error")).toEqual([]);
     } finally {
       await sql.end({ timeout: 1 });
       await own.remove();
