@@ -1,4 +1,5 @@
 import fc from "fast-check";
+import { inspect } from "node:util";
 import { expect, test } from "vitest";
 import { BEMI, createSlot, install, runWorker, track } from "./support/installation.ts";
 import { onEachServer } from "./support/databases.ts";
@@ -159,4 +160,69 @@ onEachServer("values in the log", (open) => {
       where c.after is distinct from to_jsonb(v.*)`),
     ).toEqual([]);
   });
+
+  test.each(["poll", "stream"] as const)(
+    "that are not of the type that is known are set aside, the others go on, and a retry keeps their text (%s)",
+    async (mode) => {
+      await using database = await open();
+      const { db, port } = database;
+      await install(db);
+      await createSlot(db);
+      await port.execute(`
+        create type spot as (x int, y text, z text);
+        create table pins (id int primary key, at spot, ats spot[], note text);
+        create table keyed (at spot primary key, note text);
+        create table todos (id int primary key)`);
+      for (const table of ["pins", "keyed", "todos"]) await track(db, table, { capture: "wal" });
+      await port.execute(`
+        insert into pins values (1, row(1, 'a', 's3cret,"'), null, 'both'), (2, null, array[row(2, 'b', 'c')::spot], null), (3, null, null, 'fine');
+        update pins set note = 'later' where id = 1;
+        insert into keyed values (row(7, 'k', 'l'), 'key');
+        insert into todos values (1)`);
+      // Altered behind the event trigger's back: the catalog of today is taken for what it was.
+      const [trigger] = await port.query<{ name: string }>(
+        `select evtname as name from pg_event_trigger where evtfoid = '${BEMI}.on_ddl()'::regprocedure`,
+      );
+      await port.execute(`alter event trigger ${trigger?.name} disable`);
+      await port.execute("alter type spot drop attribute z cascade");
+      const events: unknown[] = [];
+      await runWorker({ source: database.url, mode, once: true, log: (event) => void events.push(event) })
+        .finished;
+      const logged = (): Promise<unknown[]> =>
+        port.query(`
+          select "table", primary_key as key, operation, after #>> '{at}' as at, context #> '{db,unreadable}' as unreadable
+          from ${BEMI}.changes order by commit_lsn, transaction_index`);
+      const fine = (table: string, key: string): object => ({
+        table,
+        key,
+        operation: "CREATE",
+        at: null,
+        unreadable: null,
+      });
+      expect(await logged()).toEqual([fine("pins", "3"), fine("todos", "1")]);
+      expect(await port.query(`select sqlstate, count(*)::int as count from ${BEMI}.set_aside group by 1`))
+        .toEqual([{ sqlstate: "22018", count: 4 }]);
+      expect(events).toContainEqual(expect.objectContaining({ kind: "written", setAside: 4 }));
+      expect(inspect(events)).not.toContain("s3cret");
+
+      await port.execute("alter type spot add attribute z text cascade");
+      expect(await port.query(`select ${BEMI}.retry_set_aside()::int as count`)).toEqual([{ count: 4 }]);
+      const pin = { table: "pins", key: "1", at: '(1,a,"s3cret,""")', unreadable: ["at"] };
+      expect(await logged()).toEqual([
+        { ...pin, operation: "CREATE" },
+        { ...fine("pins", "2"), unreadable: ["ats"] },
+        fine("pins", "3"),
+        { ...pin, operation: "UPDATE" },
+        { table: "keyed", key: "(7,k,l)", operation: "CREATE", at: "(7,k,l)", unreadable: ["at"] },
+        fine("todos", "1"),
+      ]);
+      // PostgreSQL reads the text again, as time travel has it.
+      expect(
+        await port.query(`
+          select r.at::text as at, r.ats::text as ats
+          from ${BEMI}.changes c, lateral jsonb_populate_record(null::pins, c.after) as r
+          where c."table" = 'pins' and c.operation = 'CREATE' and c.context -> 'db' ? 'unreadable' order by c.transaction_index`),
+      ).toEqual([{ at: pin.at, ats: null }, { at: null, ats: '{"(2,b,c)"}' }]);
+    },
+  );
 });

@@ -1958,13 +1958,24 @@ create table "bemi".set_aside (
 );
 
 -- Writes one change, given as a JSON object of the log's columns, or sets it aside. Returns the SQLSTATE if it did that.
-create function "bemi".write_or_set_aside(a_id uuid, a_change text) returns text
+-- Columns that the worker could not read as their type hold what PostgreSQL printed of them: it is only written so when
+-- somebody asks for it, with their names in the context.
+create function "bemi".write_or_set_aside(a_id uuid, a_change text, a_as_text boolean default false) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_change jsonb;
 begin
+  v_change := a_change::jsonb;
+  if v_change ? 'unreadable' then
+    if not a_as_text then
+      raise invalid_character_value_for_cast;
+    end if;
+    v_change := v_change || jsonb_build_object('context', v_change -> 'context' || jsonb_build_object(
+      'db', coalesce(v_change #> '{context,db}', '{}') || jsonb_build_object('unreadable', v_change -> 'unreadable')));
+  end if;
   insert into "bemi".changes
-  select (jsonb_populate_record(null::"bemi".changes,
-    jsonb_build_object('created_at', clock_timestamp()) || a_change::jsonb)).*;
+  select (jsonb_populate_record(null::"bemi".changes, jsonb_build_object('created_at', clock_timestamp()) || v_change)).*;
   return null;
 exception when data_exception or integrity_constraint_violation or program_limit_exceeded then
   insert into "bemi".set_aside (id, change, sqlstate) values (a_id, a_change, sqlstate)
@@ -1973,7 +1984,7 @@ exception when data_exception or integrity_constraint_violation or program_limit
 end
 $$;
 
--- Tries again to put into the log what was set aside; returns how many changes went in.
+-- Tries again to put into the log what was set aside, what was unreadable as its text; returns how many changes went in.
 create function "bemi".retry_set_aside() returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -1982,7 +1993,7 @@ declare
   v_count bigint := 0;
 begin
   for v_row in delete from "bemi".set_aside returning * loop
-    if "bemi".write_or_set_aside(v_row.id, v_row.change) is null then
+    if "bemi".write_or_set_aside(v_row.id, v_row.change, true) is null then
       v_count := v_count + 1;
     end if;
   end loop;
@@ -3486,7 +3497,7 @@ with log as (
 ), definers (signature) as (values
   ('emit_context()'), ('emit_held()'), ('baseline(regclass, integer)'), ('capture_insert()'), ('capture_update()'), ('capture_delete()'), ('capture_truncate()'),
   ('capture_row()'), ('begin_statement()'), ('end_statement()'), ('open_frame(oid, text)'), ('reconcile()'), ('on_ddl()'),
-  ('maintain()'), ('write_or_set_aside(uuid, text)'), ('write_difference(uuid, text)'),
+  ('maintain()'), ('write_or_set_aside(uuid, text, boolean)'), ('write_difference(uuid, text)'),
   ('reconcile_rows(regclass, text[], integer)'), ('reconcile_absent(regclass, text[])'), ('logged_keys(text, text, bigint, text, integer)'), ('register_source(text, integer, text, text)'),
   ('find_checkpoint(text, integer, text)'),
   ('open_checkpoint(text, integer, text, text, bigint, pg_lsn, pg_lsn, pg_lsn, boolean, text)')

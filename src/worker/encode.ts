@@ -44,7 +44,7 @@ export function copyLine(change: Change, origin: Origin): string {
   }${head}${change.position}${tail}${change.index}\n`;
 }
 
-/** The same as a JSON object of the log's columns. */
+/** The same as a JSON object of the log's columns, and `unreadable` where that applies. */
 export function changeJson(change: Change, origin: Origin): string {
   const { transaction } = change;
   const text = {
@@ -63,8 +63,11 @@ export function changeJson(change: Change, origin: Origin): string {
     commit_lsn: formatLsn(transaction.commitLsn),
     transaction_index: change.index,
   };
-  const { before, after, context } = change;
-  return `${JSON.stringify(text).slice(0, -1)},"before":${before},"after":${after},"context":${context}}`;
+  const { before, after, context, unreadable } = change;
+  const mark = unreadable ? `"unreadable":${JSON.stringify(unreadable)},` : "";
+  return `${
+    JSON.stringify(text).slice(0, -1)
+  },${mark}"before":${before},"after":${after},"context":${context}}`;
 }
 
 // Four searches of the runtime's own are faster than one regular expression.

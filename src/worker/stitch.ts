@@ -24,8 +24,10 @@ export interface Change {
   readonly before: string;
   readonly after: string;
   readonly context: string;
-  /** Whether jsonb is known to refuse it. */
+  /** Whether jsonb is known to refuse it, or a column is unreadable. */
   readonly isUnstorable: boolean;
+  /** Columns whose text is not of their type; they hold the text. Absent where there are none. */
+  readonly unreadable?: readonly string[];
 }
 
 export interface Transaction {
@@ -139,7 +141,7 @@ export function stitcher(catalog: Catalog): Stitcher {
   ): Change => {
     const key = operation === "TRUNCATE" ? null : table.key((after ?? before)?.values ?? []);
     const former = operation === "UPDATE" && before ? table.key(before.values) : null;
-    return {
+    const made: Change = {
       transaction: transaction as Transaction,
       index: at,
       position,
@@ -154,6 +156,9 @@ export function stitcher(catalog: Catalog): Stitcher {
       isUnstorable: table.hasJson &&
         (hasUnstorableEscape(before?.json ?? "") || hasUnstorableEscape(after?.json ?? "")),
     };
+    if (!before?.unreadable && !after?.unreadable) return made;
+    const unreadable = [...new Set([...before?.unreadable ?? [], ...after?.unreadable ?? []])];
+    return { ...made, isUnstorable: true, unreadable };
   };
 
   const flushTruncates = (emit: (change: Change) => void): void => {

@@ -1,6 +1,6 @@
 import { type Column, type Lsn, type Relation, type Tuple, UNCHANGED } from "./decode.ts";
 import type { TypeRow } from "./types.ts";
-import { plainNumber, toJson, type ValueType } from "./values.ts";
+import { plainNumber, tryToJson, type ValueType } from "./values.ts";
 
 /** What a tracked table was like in a stretch of the WAL; names are those in the stream. */
 export interface TableFacts {
@@ -41,6 +41,8 @@ export interface Seal {
 export interface Image {
   readonly json: string;
   readonly values: Tuple;
+  /** Columns whose text is not of their type; they hold the text. Absent where there are none. */
+  readonly unreadable?: readonly string[];
 }
 
 interface ColumnPlan {
@@ -93,16 +95,23 @@ export class Table {
   /** A row as a JSON object. An unchanged TOAST value is taken from the image before, where that is whole. */
   image(tuple: Tuple, before?: Tuple, isKey = false): Image {
     let json = "{";
+    let unreadable: string[] | undefined;
     const values = before ? tuple.map((value, i) => value === UNCHANGED ? before[i] ?? null : value) : tuple;
     for (let i = 0; i < this.#columns.length; i++) {
-      const { label, type, isHidden } = this.#columns[i] as ColumnPlan;
+      const { name, label, type, isHidden } = this.#columns[i] as ColumnPlan;
       const value = values[i];
       if (isHidden || value === UNCHANGED || value === undefined) continue;
       if (isKey && value === null && !this.relation.columns[i]?.isKey) continue;
       if (json.length > 1) json += ", ";
-      json += label + (value === null ? "null" : toJson(value, type));
+      let read: string | undefined = "null";
+      if (value !== null && (read = tryToJson(value, type)) === undefined) {
+        (unreadable ??= []).push(name);
+        read = JSON.stringify(value);
+      }
+      json += label + read;
     }
-    return { json: json + "}", values };
+    json += "}";
+    return unreadable ? { json, values, unreadable } : { json, values };
   }
 
   /** Whether nothing of interest differs. */
@@ -122,7 +131,7 @@ export class Table {
     const parts = this.#keys.map((i) => {
       const value = values[i];
       const type = this.#columns[i]?.type;
-      return typeof value === "string" && type ? toJson(value, type) : "null";
+      return typeof value === "string" && type ? tryToJson(value, type) ?? JSON.stringify(value) : "null";
     });
     if (parts.length > 1) return `[${parts.join(", ")}]`;
     const [only = "null"] = parts;

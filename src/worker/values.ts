@@ -22,7 +22,21 @@ export type ValueType =
 
 export const STRING: ValueType = { kind: "string" };
 
-/** The text of a value, as the server prints it under {@linkcode VALUE_SETTINGS}, to JSON text. Exact: no number is parsed. */
+/** The same as {@linkcode toJson}, or `undefined` where it is no text of that type, as when the type was altered unnoticed. */
+export function tryToJson(text: string, type: ValueType): string | undefined {
+  try {
+    return toJson(text, type);
+  } catch {
+    // What it says is of no use to anybody: it must not hold the value.
+    return undefined;
+  }
+}
+
+/**
+ * The text of a value, as the server prints it under {@linkcode VALUE_SETTINGS}, to JSON text. Exact: no number is parsed.
+ *
+ * @throws {BemiError} `decode_failed` where it is no text of that type
+ */
 export function toJson(text: string, type: ValueType): string {
   switch (type.kind) {
     case "number":
