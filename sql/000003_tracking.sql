@@ -486,6 +486,8 @@ $$;
 create function "bemi".on_ddl() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_is_any boolean;
 begin
   if current_setting('bemi.reconciling', true) = 'on' then
     return;
@@ -496,10 +498,14 @@ begin
   end if;
   begin
     perform "bemi".reconcile();
-    -- A type or a schema can be any table's.
+    -- A type or a schema can be any table's, and so can a row type: ALTER TYPE of a composite is reported as its relation.
+    v_is_any := exists (select from pg_event_trigger_ddl_commands() as c
+      where c.classid <> 'pg_class'::regclass
+        or exists (select from pg_type r join pg_depend d on d.refclassid = 'pg_type'::regclass and d.refobjid in (r.oid, r.typarray)
+          where r.typrelid = c.objid and d.classid in ('pg_class'::regclass, 'pg_type'::regclass) and d.deptype = 'n'));
     perform "bemi".note_version(t.relation) from "bemi".tracked_tables t
-    where exists (select from pg_event_trigger_ddl_commands() as c
-      where c.classid <> 'pg_class'::regclass or c.objid in (t.relation, t.root)
+    where v_is_any or exists (select from pg_event_trigger_ddl_commands() as c
+      where c.objid in (t.relation, t.root)
         or c.objid in (select i.inhparent from pg_inherits i where i.inhrelid = t.relation));
     perform "bemi".notify_worker();
   exception when others then

@@ -275,6 +275,36 @@ onEachServer("capture from the WAL", (open) => {
     expect(JSON.stringify(changes)).not.toMatch(/s3cret/);
   });
 
+  test("a row is read by what its types were when it was written, whatever they are called since", async () => {
+    await using database = await open();
+    await todos(database);
+    await database.port.execute(`
+      create type spot as (x int, y text);
+      create domain place as spot;
+      create table base (x int);
+      create table pins (id int primary key, at spot, ats spot[], place place, base base, bases base[])`);
+    await track(database.db, "pins", { capture: "wal" });
+    const insert = (id: number): Promise<void> =>
+      database.port.execute(
+        `insert into pins values (${id}, row(1, 'a'), array[row(2, 'b')::spot], row(3, 'c'), row(4), array[row(5)::base])`,
+      );
+    const row = (id: number, names: { x: string; base: string }): object => ({
+      ...{ id, at: { [names.x]: 1, y: "a" }, ats: [{ [names.x]: 2, y: "b" }] },
+      ...{ place: { [names.x]: 3, y: "c" }, base: { [names.base]: 4 }, bases: [{ [names.base]: 5 }] },
+    });
+    await insert(1);
+    await database.port.execute("alter type spot rename attribute x to west");
+    await insert(2);
+    await database.port.execute("alter table base rename x to low");
+    await insert(3);
+    await catchUp(database);
+    expect((await seen(database.port)).map((change) => change.after)).toEqual([
+      row(1, { x: "x", base: "x" }),
+      row(2, { x: "west", base: "x" }),
+      row(3, { x: "west", base: "low" }),
+    ]);
+  });
+
   test("a change that the log cannot hold is set aside, and the others go on", async () => {
     await using database = await open();
     await todos(database);

@@ -124,8 +124,9 @@ export function alteration(op: Op, live: Live, place: Place): string[] {
         ], c) ?? "",
       ];
     }
-    case "set-unlogged":
-      return [`${alter} set ${b % 2 ? "unlogged" : "logged"}`];
+    case "set-logged":
+      // PostgreSQL refuses the opposite to a table in a publication (55000).
+      return [`${alter} set logged`];
     case "create-temporary":
       return [
         "create temporary table mine (id int primary key, note text)",

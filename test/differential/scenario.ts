@@ -75,7 +75,7 @@ export const ALTERATIONS = [
   "enum-value",
   "enum-rename",
   "composite-attribute",
-  "set-unlogged",
+  "set-logged",
   "create-temporary",
   "rewrite",
   "settings",
