@@ -203,6 +203,8 @@ begin
       action := 'skipped';
     end;
     return next;
+    -- The oldest goes first: a month that is missing in between would not be noticed.
+    exit when action = 'skipped';
   end loop;
 end
 $$;

@@ -70,7 +70,12 @@ begin
   insert into "bemi".baselines (relation) values (a_relation) on conflict do nothing;
   select * into v_baseline from "bemi".baselines where relation = a_relation for update;
   if v_baseline.finished_at is not null then
-    return null;
+    if not exists (select from "bemi".breaks_of(a_relation) as b where b.broken_at > v_baseline.started_at and b.broken_at < 'infinity') then
+      return null;
+    end if;
+    -- What came after it is not all in the log: lost WAL, a change that was set aside, months past their retention.
+    update "bemi".baselines set started_at = clock_timestamp(), finished_at = null, last_key = null, row_count = 0, skipped_count = 0
+    where relation = a_relation returning * into v_baseline;
   end if;
 
   select format('from %s%s as bemi_row', case c.relkind when 'p' then '' else 'only ' end, a_relation) into v_from

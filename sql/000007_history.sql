@@ -282,6 +282,15 @@ as $$
   end
 $$;
 
+-- The oldest month that retention has left.
+create function "bemi".log_start() returns timestamptz
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select min(to_date(right(c.relname, 6), 'YYYYMM')::timestamp at time zone 'UTC')
+  from pg_inherits i join pg_class c on c.oid = i.inhrelid
+  where i.inhparent = '"bemi".changes'::regclass and c.relname ~ '^changes_p[0-9]{6}$'
+$$;
+
 -- When a tracked table changed without a change that the log could show, and why.
 create function "bemi".breaks_of(a_relation regclass, a_at timestamptz default null) returns table (broken_at timestamptz, reason text)
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -316,13 +325,9 @@ begin
       where g.detected_at >= v_tracked.tracked_at and (g.reconciled_at is null or a_at <= g.reconciled_at
         and a_at > coalesce(g.from_time, v_tracked.tracked_at));
   end if;
-  -- Retention.
   return query
-    select f.starts_at, 'older changes are past their retention'
-    from (select min(to_date(right(c.relname, 6), 'YYYYMM')::timestamp at time zone 'UTC') as starts_at
-      from pg_inherits i join pg_class c on c.oid = i.inhrelid
-      where i.inhparent = '"bemi".changes'::regclass and c.relname ~ '^changes_p[0-9]{6}$') as f
-    where f.starts_at > v_tracked.tracked_at;
+    select "bemi".log_start(), 'older changes are past their retention'
+    where "bemi".log_start() > v_tracked.tracked_at;
   -- Nobody knows when.
   return query
     select t.at, 'a partition was dropped'
@@ -332,15 +337,16 @@ begin
 end
 $$;
 
--- How many bytes of WAL the worker has yet to read; NULL where none is at work here. What is not above `covered` is in
--- the log, or was nothing of ours.
+-- How many bytes of WAL the worker has yet to read, also where it has not begun; NULL where there is no slot here. What
+-- is not above `covered` is in the log, or was nothing of ours.
 create function "bemi".wal_lag(out bytes bigint, out covered pg_lsn, out is_active boolean)
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
   select greatest(pg_current_wal_flush_lsn() - greatest(c.end_lsn, s.confirmed_flush_lsn), 0)::bigint,
     greatest(c.end_lsn, s.confirmed_flush_lsn), s.active
-  from "bemi".checkpoints c join pg_replication_slots s on s.slot_name = c.slot and s.database = current_database()
-  where not pg_is_in_recovery()
+  from pg_replication_slots s left join "bemi".checkpoints c on c.slot = s.slot_name
+  where s.database = current_database() and (c.slot is not null or s.slot_name = "bemi".slot_name()) and not pg_is_in_recovery()
+  order by c.updated_at desc nulls last limit 1
 $$;
 
 -- The primary key of a row as the log writes it, as an expression over the alias bemi_row.
@@ -400,6 +406,11 @@ begin
       message = format('The rows of %s as of %s are not known', a_relation, a_moment.at),
       hint = format('They are known from %s on, when it came to be tracked.', v_tracked.tracked_at);
   end if;
+  if a_moment.at < "bemi".log_start() then
+    raise exception using errcode = 'BE001',
+      message = format('The rows of %s as of %s are not known: older changes are past their retention', a_relation, a_moment.at),
+      hint = "bemi".known_hint(a_relation, v_tracked.tracked_at);
+  end if;
 
   v_from := format('from "bemi".changes join "bemi".epochs on epochs.source_id = changes.source_id where %s and changes.committed_at >= %L',
     "bemi".names_condition(v_id), v_tracked.tracked_at);
@@ -457,7 +468,9 @@ begin
 
   if v_is_complete and v_keys <> '{}' then
     v_effects := "bemi".effects_without_overtaken(
-      format(v_effects, case when v_is_blank or v_baseline.finished_at <= a_moment.at then format('%s and %s', v_since, v_past) else v_since end),
+      format(v_effects, case when v_is_blank or v_baseline.finished_at <= a_moment.at then format('%s and %s', v_since, v_past)
+        -- What came after a break may be of rows that came in it.
+        else format('%s and changes.committed_at < %L', v_since, coalesce(v_next_break.broken_at, 'infinity')) end),
       v_has_moves, v_tracked.ignored);
     return query execute format($query$
       select bemi_key, %2$s, bemi_at

@@ -42,7 +42,7 @@ const MARK = `select pg_logical_emit_message(true, '_bemi', '3')::text as lsn
 
 // What was committed before the last change that is in the log is in the log: commits are read in their order.
 const TARGET = `select case when exists (select from "bemi".tracked_tables where capture = 'wal')
-  and exists (select from "bemi".checkpoints) and not pg_is_in_recovery()
+  and not pg_is_in_recovery()
   and not coalesce((select l.committed_at > $1::text::timestamptz
     from "bemi".sources s, lateral (select c.committed_at from "bemi".changes c where c.source_id = s.id
       order by c.commit_lsn desc, c.transaction_index desc limit 1) as l

@@ -19,7 +19,8 @@ export interface BaselineOptions extends SchemaOptions {
 
 /**
  * Records the rows that a tracked table holds as `SNAPSHOT` changes, each in its place in the history of its key, while
- * the application goes on writing. Once: where it was interrupted, it goes on; where it is complete, nothing happens.
+ * the application goes on writing. Once: where it was interrupted, it goes on; where it is complete, nothing happens, but
+ * that it begins anew where the log has since lost what it told of, as past its retention or by a gap.
  *
  * @returns the rows recorded by this call
  * @throws {BemiError} `table_missing`, `not_trackable` where it is not tracked, `privilege_missing`, `schema_missing`

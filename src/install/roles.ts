@@ -44,7 +44,7 @@ grant usage on type "bemi".moment, "bemi".place, "bemi".stay to bemi_reader;
 grant execute on function "bemi".diff(jsonb, jsonb), "bemi".history(text, text), "bemi".as_of(anyelement, timestamptz, text),
   "bemi".as_of_change(anyelement, uuid, text, text), "bemi".image_as_of(regclass, text, timestamptz),
   "bemi".rows_as_of(anyelement, "bemi".moment, text), "bemi".images_as_of(regclass, "bemi".moment, text),
-  "bemi".moment_at(timestamptz), "bemi".refuse_past_write(), "bemi".moment_of(uuid, text), "bemi".past_condition("bemi".moment), "bemi".breaks_of(regclass, timestamptz),
+  "bemi".moment_at(timestamptz), "bemi".refuse_past_write(), "bemi".moment_of(uuid, text), "bemi".past_condition("bemi".moment), "bemi".breaks_of(regclass, timestamptz), "bemi".log_start(),
   "bemi".table_spans(integer), "bemi".names_condition(integer), "bemi".table_number(text), "bemi".wal_lag(),
   "bemi".stays(text, text, "bemi".place, boolean), "bemi".shape_image(integer, jsonb, timestamptz), "bemi".known_hint(regclass, timestamptz),
   "bemi".key_columns(oid), "bemi".key_expression(text[]), "bemi".key_literals(oid, text[], text[]),

@@ -1,6 +1,7 @@
 import type { Database } from "../../database/port.ts";
 import { BemiError } from "../../errors.ts";
 import { quoteSchema } from "../../identifiers.ts";
+import { inSchema } from "../../install/schema.ts";
 import { type ConflictKind, type RevertConflict, tableConflict } from "./conflicts.ts";
 import type { LoggedChange, UnitLog } from "./log.ts";
 import { type TableFacts, tableId } from "./tables.ts";
@@ -22,7 +23,15 @@ export async function unitConflicts(
   if ("transaction" in unit && typeof unit.transaction !== "object") await requireOne(db, schema, log.own);
   for (const change of log.own) {
     const name = `${change.schema}.${change.table}`;
-    if (!tables.get(tableId(change))) add("table_gone", change, `there is no table ${name} any more`, false);
+    if (!tables.get(tableId(change))) {
+      const today = await nameOfToday(db, schema, change);
+      add(
+        "table_gone",
+        change,
+        today ? `${name} is called ${today} by now` : `there is no table ${name} any more`,
+        false,
+      );
+    }
     if (change.isGap) add("gap", change, `a change of ${name} could not be recorded`);
   }
   if ("change" in unit || "transaction" in unit) return conflicts;
@@ -47,6 +56,24 @@ export async function unitConflicts(
 }
 
 type Name = Pick<LoggedChange, "schema" | "table">;
+
+async function nameOfToday(
+  db: Database,
+  schema: string,
+  { schema: own, table }: Name,
+): Promise<string | undefined> {
+  const [row] = await db.query<{ name: string }>(
+    inSchema(
+      schema,
+      `select pg_catalog.format('%s.%s', n.nspname, c.relname) as name
+      from "bemi".table_names t join "bemi".tables on tables.id = t.table_id join pg_class c on c.oid = tables.relation
+        join pg_namespace n on n.oid = c.relnamespace
+      where t.schema = $1::text and t.name = $2::text order by t.named_at desc limit 1`,
+    ),
+    [own, table],
+  );
+  return row?.name;
+}
 
 // A number of a transaction can come again: after 2^32 others in the WAL, after a restore, on another cluster.
 async function requireOne(db: Database, schema: string, own: readonly LoggedChange[]): Promise<void> {

@@ -80,7 +80,11 @@ function transactionCondition(transaction: TransactionId): UnitCondition {
     const { source, commitLsn } = transaction;
     if (/^\d{1,10}$/.test(String(source)) && /^[0-9a-f]{1,8}\/[0-9a-f]{1,8}$/i.test(commitLsn)) {
       return {
-        where: "c.source_id = $1::text::integer and c.commit_lsn = $2::text::pg_lsn",
+        // By triggers each statement has an LSN of its own, and any of them names the transaction.
+        where:
+          `c.source_id = $1::text::integer and c.transaction_id in (select t.transaction_id from "bemi".changes t
+            where t.source_id = $1::text::integer and t.commit_lsn = $2::text::pg_lsn)
+          and (c.commit_lsn = $2::text::pg_lsn or exists (select from "bemi".sources s where s.id = c.source_id and s.capture = 'trigger'))`,
         parameters: [String(source), commitLsn],
       };
     }

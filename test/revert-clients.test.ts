@@ -1,0 +1,102 @@
+import pg from "pg";
+import { expect, test } from "vitest";
+import { planRevert, revert } from "../src/history/mod.ts";
+import { onEachServer } from "./support/databases.ts";
+import { BEMI, SCHEMA as schema } from "./support/installation.ts";
+import { onEachCapture, reverting } from "./support/reverting.ts";
+
+onEachServer("reverting through pg", (open) => {
+  test.each(["Pool", "Client"] as const)("a %s, which is as it was also after a conflict", async (kind) => {
+    await using db = await reverting(await open(), "trigger");
+    await db.track("create table todos (id int primary key, task text)", ["todos"]);
+    await db.as({}, "insert into todos values (1, 'a'), (2, 'b')");
+    await db.as({ undo: true }, "update todos set task = 'c' where id = 1; delete from todos where id = 2");
+    const connectionString = db.database.url;
+    const client = kind === "Pool"
+      ? new pg.Pool({ connectionString, max: 1 })
+      : new pg.Client({ connectionString });
+    if (client instanceof pg.Client) await client.connect();
+    try {
+      const unit = { context: { undo: true } };
+      expect(await planRevert(client, unit, { schema })).toMatchObject({ changes: 2, conflicts: [] });
+      await db.execute("update todos set task = 'other' where id = 1");
+      await expect(revert(client, unit, { schema })).rejects.toMatchObject({ code: "conflict" });
+      expect((await client.query("select * from todos")).rows).toEqual([{ id: 1, task: "other" }]);
+      await db.execute("update todos set task = 'c' where id = 1");
+      expect((await revert(client, unit, { schema })).statements).toHaveLength(2);
+      expect((await client.query("select * from todos order by id")).rows).toEqual([
+        { id: 1, task: "a" },
+        { id: 2, task: "b" },
+      ]);
+      expect(
+        (await client.query(
+          "select current_setting('bemi.context', true) as c, pg_current_xact_id_if_assigned() as x",
+        ))
+          .rows,
+      ).toEqual([{ c: expect.toSatisfy((c: unknown) => c === null || c === ""), x: null }]);
+    } finally {
+      await client.end();
+    }
+  });
+});
+
+onEachCapture("reverting", (open) => {
+  test("a transaction by its source and an LSN, all of it", async () => {
+    await using db = await open();
+    await db.track("create table todos (id int primary key, task text)", ["todos"]);
+    await db.as({ step: 1 }, "insert into todos values (1, 'a')");
+    await db.as({ step: 2 }, "update todos set task = 'b'; insert into todos values (2, 'c')");
+    await db.plan({ context: { nothing: true } });
+    const named = await db.database.port.query<{ source: number; lsn: string }>(
+      `select distinct source_id as source, commit_lsn::text as lsn from ${BEMI}.changes where context @> '{"step": 2}'`,
+    );
+    const { source = 0, lsn: commitLsn = "" } = named.at(-1) ?? {};
+    expect(named).toHaveLength(db.capture === "wal" ? 1 : 2);
+    for (const { lsn } of named) {
+      expect(await db.plan({ transaction: { source, commitLsn: lsn } })).toMatchObject({ changes: 2 });
+    }
+    expect(await db.plan({ transaction: { source, commitLsn } })).toMatchObject({
+      changes: 2,
+      conflicts: [],
+    });
+    await db.revert({ transaction: { source: String(source), commitLsn: commitLsn.toLowerCase() } });
+    expect(await db.rows("todos")).toEqual(['{"id": 1, "task": "a"}']);
+    await expect(db.plan({ transaction: { source, commitLsn: "0/1" } })).rejects.toMatchObject({
+      code: "not_found",
+    });
+  });
+
+  test("a column or a table that was renamed since is a conflict, and none once it has its name back", async () => {
+    await using db = await open();
+    await db.track("create table todos (id int primary key, task text, n int)", ["todos"]);
+    await db.as({}, "insert into todos values (1, 'a', 1), (2, 'b', 2)");
+    await db.as({ undo: true }, "update todos set task = 'c' where id = 1; delete from todos where id = 2");
+    await db.plan({ context: { undo: true } });
+    const unit = { context: { undo: true } };
+    await db.execute("alter table todos rename task to title");
+    const renamed = await db.plan(unit);
+    expect(renamed.statements).toEqual([]);
+    expect(renamed.conflicts).toMatchObject([1, 2].map((key) => ({
+      kind: "column_gone",
+      key: String(key),
+      columns: ["task"],
+      message: "a column of public.todos that is to get back its value is dropped or renamed",
+    })));
+    await db.execute("alter table todos rename title to task; alter table todos rename to chores");
+    expect((await db.plan(unit)).conflicts).toMatchObject([
+      {
+        kind: "table_gone",
+        table: "todos",
+        message: "public.todos is called public.chores by now",
+        canForce: false,
+      },
+    ]);
+    await expect(db.revert(unit)).rejects.toMatchObject({ code: "conflict" });
+    await db.execute("alter table chores rename to todos");
+    await db.revert(unit);
+    expect(await db.rows("todos")).toEqual([
+      '{"n": 1, "id": 1, "task": "a"}',
+      '{"n": 2, "id": 2, "task": "b"}',
+    ]);
+  });
+});
