@@ -38,7 +38,10 @@ function write(op: Op, live: Live, place: Place): (string | Statement)[] {
   const [a = 0, b = 0, c = 0, d = 0, e = 0, f = 0] = op.picks;
   const tables = live.tables.filter((table) => table.name !== "side");
   const roots = tables.filter((table) => !table.isPartition);
-  const target = choose([...roots, ...roots, ...roots, ...tables], a);
+  const partitioned = roots.filter((table) => table.kind === "p");
+  const target = op.kind === "move" && partitioned.length > 0
+    ? choose(partitioned, a)
+    : choose([...roots, ...roots, ...roots, ...tables], a);
   if (!target) return [];
   const { at } = target;
   const insertable = target.columns.filter((column) => !column.generated && column.identity !== "a");
@@ -108,11 +111,11 @@ function write(op: Op, live: Live, place: Place): (string | Statement)[] {
     }
     case "move": {
       if (!target.columns.some((column) => column.name === "part")) {
-        return [`update ${at} set id = id + 1 where ${where(c)}`];
+        return [`update ${at} set id = id + ${1 + b % 100} where ${where(c)}`];
       }
       return [
         `update ${at} set part = 1 + (part + ${b % 2}) % 3${d % 3 === 0 ? ", id = id + 10" : ""} where ${
-          where(c)
+          c % 2 ? "true" : where(c)
         }`,
       ];
     }
