@@ -174,13 +174,16 @@ function without(json: string, names: readonly string[]): string {
 function merged(rows: readonly Row[]): Row[] {
   const result: Row[] = [];
   for (const row of rows) {
-    const before = result.at(-1);
-    if (
-      row.statement === "UPDATE" && row.operation === "CREATE" && before?.statement === "UPDATE" &&
-      before.operation === "DELETE" && before.table === row.table && before.transaction === row.transaction
-    ) {
-      const former = before.key === row.key ? null : before.key;
-      result[result.length - 1] = { ...row, operation: "UPDATE", before: before.before, former };
+    const isHalf = row.statement === "UPDATE" && row.operation === "CREATE";
+    // What a trigger on the new row wrote comes in between.
+    const at = result.findLastIndex((other) =>
+      isHalf && other.statement === "UPDATE" && other.operation === "DELETE" && other.table === row.table &&
+      other.transaction === row.transaction
+    );
+    const [half] = at < 0 ? [] : result.splice(at, 1);
+    if (half) {
+      const former = half.key === row.key ? null : half.key;
+      result.push({ ...row, operation: "UPDATE", before: half.before, former });
     } else result.push(row);
   }
   return result;

@@ -29,7 +29,8 @@ create function audit.begin_statement() returns trigger
 language plpgsql set search_path = pg_catalog
 as $$
 begin
-  perform set_config('audit.statement', tg_op, true);
+  -- By table: a row trigger may write others before the rows of this statement are captured.
+  perform set_config('audit.of_' || coalesce(pg_partition_root(tg_relid), tg_relid)::oid, tg_op, true);
   perform set_config('audit.context', coalesce(current_setting('bemi.context', true), ''), true);
   return null;
 end
@@ -48,7 +49,7 @@ declare
   v_former text := case tg_op when 'UPDATE' then audit.key_of(v_root, v_before) end;
 begin
   insert into audit.log (xid, statement, schema, "table", operation, key, former, before, after, context)
-  select pg_current_xact_id(), coalesce(current_setting('audit.statement', true), ''), n.nspname, c.relname,
+  select pg_current_xact_id(), coalesce(current_setting('audit.of_' || v_root, true), ''), n.nspname, c.relname,
     case tg_op when 'INSERT' then 'CREATE' else tg_op end, v_key, case when v_former <> v_key then v_former end,
     coalesce(v_before, '{}'), coalesce(v_after, '{}'), current_setting('audit.context', true)
   from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = v_root;
