@@ -66,8 +66,8 @@ onEachServer("the roles of least privilege", (open) => {
           [worker, "update bemi.changes set after = '{}'"],
           [worker, "truncate bemi.changes"],
           [worker, "select secret from bemi.seal"],
-          [worker, "select bemi.untrack('todos')"],
-          [worker, "select from todos"],
+          [worker, "select bemi.untrack('public.todos')"],
+          [worker, "select from public.todos"],
         ] as const
       ) await expect(role.unsafe(statement), statement).rejects.toMatchObject({ code: "42501" });
       // As the owner's own transaction, which lacks nothing.

@@ -38,7 +38,7 @@ $$;
 -- Reads the log, and nothing else.
 create role bemi_reader;
 grant usage on schema "bemi" to bemi_reader;
-grant select on "bemi".changes, "bemi".sources, "bemi".gaps, "bemi".epochs, "bemi".tracked_tables, "bemi".baselines,
+grant select on "bemi".migrations, "bemi".changes, "bemi".sources, "bemi".gaps, "bemi".epochs, "bemi".tracked_tables, "bemi".baselines,
   "bemi".tables, "bemi".table_names, "bemi".table_columns, "bemi".breaks, "bemi".set_aside to bemi_reader;
 grant usage on type "bemi".moment, "bemi".place, "bemi".stay to bemi_reader;
 grant execute on function "bemi".diff(jsonb, jsonb), "bemi".history(text, text), "bemi".as_of(anyelement, timestamptz, text),
