@@ -159,10 +159,19 @@ async function check(database: TestDatabase, history: History, capture: "trigger
   let previous = moments[0]?.tables;
   for (const { step, time, tables } of moments) {
     const change = ids.get(step);
-    const calls: [string, Map<string, Rows> | undefined][] = [[`as_of(null::TABLE, '${time}')`, tables]];
+    const calls: [string, Map<string, Rows> | undefined][] = [
+      [`${BEMI}.as_of(null::TABLE, '${time}')`, tables],
+      // Each row by its key, as well as keys under which there was none at that moment.
+      [
+        `(select primary_key from ${BEMI}.images_as_of('TABLE', ${BEMI}.moment_at('${time}'))
+          union select primary_key from ${BEMI}.changes where "table" = 'TABLE' and primary_key is not null) as k,
+          lateral ${BEMI}.as_of(null::TABLE, '${time}', k.primary_key)`,
+        tables,
+      ],
+    ];
     if (change) {
-      calls.push([`as_of_change(null::TABLE, '${change}')`, tables]);
-      calls.push([`as_of_change(null::TABLE, '${change}', 'before')`, previous]);
+      calls.push([`${BEMI}.as_of_change(null::TABLE, '${change}')`, tables]);
+      calls.push([`${BEMI}.as_of_change(null::TABLE, '${change}', 'before')`, previous]);
     }
     previous = tables;
     for (const table of NAMES) {
@@ -173,7 +182,7 @@ async function check(database: TestDatabase, history: History, capture: "trigger
       for (const [call, expected] of calls) {
         const seen = await read(
           port,
-          `select to_jsonb(r.*) as row from ${BEMI}.${call.replace("TABLE", table)} r`,
+          `select to_jsonb(r.*) as row from ${call.replaceAll("TABLE", table)} r`,
         )
           .catch((error: unknown) => {
             // Refusing is right only where rows were there that nothing in the log tells of.
