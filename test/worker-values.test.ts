@@ -87,10 +87,13 @@ onEachServer("values in the log", (open) => {
     const cases = Object.entries(VALUES).flatMap(([type, values], i) =>
       values.map((value, j) => ({ type, value, table: `v_${i}_${j}` }))
     );
-    for (const { type, table } of cases) {
-      await port.execute(`create table ${table} (id int primary key, "Value x" ${type})`);
-      await track(db, table, { capture: "wal" });
-    }
+    // First all tables, since each CREATE TABLE has the tracked ones looked at.
+    await port.execute(
+      cases.map(({ type, table }) => `create table ${table} (id int primary key, "Value x" ${type})`).join(
+        "; ",
+      ),
+    );
+    for (const { table } of cases) await track(db, table, { capture: "wal" });
     await port.execute("create table expected (name text, step text, row jsonb)");
     await port.transaction(async (tx) => {
       await tx.execute("set local timezone = 'UTC'");

@@ -150,14 +150,17 @@ function sameColumns(a: string, b: string): boolean {
 }
 
 function normalise(name: LaneName, rows: readonly Row[], circumstances: Circumstances): Row[] {
-  const own = circumstances.version < 18
-    ? rows.map((row) => withoutGenerated(row, circumstances))
-    : [...rows];
-  if (name !== "plain") return own;
-  return merged(own).filter((row) => {
+  const own = name !== "plain" ? rows : merged(rows).filter((row) => {
     const ignored = ignoredOf(row, circumstances);
     return row.operation !== "UPDATE" || without(row.before, ignored) !== without(row.after, ignored);
   });
+  const comparable = circumstances.version < 18
+    ? own.map((row) => withoutGenerated(row, circumstances))
+    : [...own];
+  // What is renamed counts from there on in the WAL, and not from the commit.
+  return circumstances.isOverlapping
+    ? comparable.map((row) => ({ ...row, schema: row.schema.replace(/x+$/, "") }))
+    : comparable;
 }
 
 // A renamed table's name begins like its first one.
