@@ -1,5 +1,6 @@
 import { BemiError } from "../errors.ts";
-import type { WorkerSql } from "./sql.ts";
+import type { Hosts } from "./socket.ts";
+import { watchConnection, type WorkerSql } from "./sql.ts";
 import { isWorkerd } from "./workerd.ts";
 
 /**
@@ -17,6 +18,11 @@ export async function openConnection(
       cause: error,
     });
   });
+  let socket: { readonly destroyed: boolean } | undefined;
+  const opener = async (hosts: Hosts): Promise<unknown> => {
+    const { openSocket } = await import("./socket.ts");
+    return socket = await openSocket(hosts);
+  };
   const options = {
     max: 1,
     prepare: false,
@@ -26,10 +32,13 @@ export async function openConnection(
     connect_timeout: 15,
     onnotice: () => {},
     // On workerd the driver's own is the only one that can do TLS.
-    ...(isWorkerd ? {} : { socket: (await import("./socket.ts")).openSocket }),
+    ...(isWorkerd ? {} : { socket: opener }),
     connection: { application_name: "bemi worker", ...settings },
   };
-  return (typeof target === "string"
-    ? postgres(target, options as object)
-    : postgres({ ...target, ...options } as object)) as unknown as WorkerSql;
+  const sql =
+    (typeof target === "string"
+      ? postgres(target, options as object)
+      : postgres({ ...target, ...options } as object)) as unknown as WorkerSql;
+  watchConnection(sql, () => socket?.destroyed ?? false);
+  return sql;
 }

@@ -1,7 +1,7 @@
 import { connect, type Socket } from "node:net";
 
 /** What postgres.js passes to a socket factory of its options, once it has parsed them. */
-interface Hosts {
+export interface Hosts {
   readonly host: readonly string[];
   readonly port: readonly number[];
   /** A Unix socket. */

@@ -11,20 +11,29 @@ export interface WorkerSql {
 
 const CONNECTION_LOST = /^(?:CONNECTION_|ECONN|EPIPE|57P0|08)/;
 
+const watched: WeakMap<object, () => boolean> = new WeakMap();
+
+/** Has transactions know when their connection is gone, which the driver tells nobody in time. */
+export function watchConnection(sql: WorkerSql, isGone: () => boolean): void {
+  watched.set(sql, isGone);
+}
+
 /**
- * `sql.begin`, which in postgres.js 3.4.9 sends ROLLBACK on a connection that is gone too, and with that ends the
- * process. Here a lost connection gets a moment to be noticed, and then nothing more is sent on it.
+ * `sql.begin`, where postgres.js 3.4.9 sends queries, and ROLLBACK too, on a connection that is gone, and with that ends
+ * the process. Here a lost connection gets a moment to be noticed, and then nothing more is sent on it, also not by an
+ * `fn` that has not heard of it yet.
  */
 export async function inTransaction<R>(sql: WorkerSql, fn: (tx: WorkerSql) => Promise<R>): Promise<R> {
   let isOver = false;
+  const isGone = (): boolean => isOver || (watched.get(sql)?.() ?? false);
   const running = sql.begin(async (tx: WorkerSql) => {
     try {
-      return await fn(tx);
+      return await fn(guarded(tx, isGone));
     } catch (error) {
       if (CONNECTION_LOST.test(String((error as { code?: unknown } | null)?.code))) {
         await new Promise((done) => setTimeout(done, 1000));
-        if (isOver) await new Promise(() => {});
       }
+      if (isGone()) await new Promise(() => {});
       throw error;
     }
   });
@@ -33,6 +42,16 @@ export async function inTransaction<R>(sql: WorkerSql, fn: (tx: WorkerSql) => Pr
   } finally {
     isOver = true;
   }
+}
+
+function guarded(tx: WorkerSql, isGone: () => boolean): WorkerSql {
+  const unsafe = (...args: Parameters<WorkerSql["unsafe"]>): unknown => {
+    if (!isGone()) return tx.unsafe(...args);
+    throw Object.assign(new Error("The connection is lost"), { code: "CONNECTION_CLOSED" });
+  };
+  return new Proxy(tx, {
+    get: (target, name) => name === "unsafe" ? unsafe : Reflect.get(target, name) as unknown,
+  });
 }
 
 interface CopyQuery {

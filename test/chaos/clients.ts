@@ -15,6 +15,7 @@ export const TABLES = `
   create table scratch_2 (id int primary key);
   create table scratch_3 (id int primary key);
   create table scratch_4 (id int primary key);
+  create table commits (xid text, who int, number int, primary key (who, number));
   create table audits (id bigint generated always as identity primary key, item int);
   create function audit() returns trigger language plpgsql as $$ begin
     insert into audits (item) values (new.id); return null; end $$;
@@ -35,6 +36,8 @@ export const NAMES: readonly string[] = [
 /** What one transaction did, if it committed: `operation table key marker` of each change. */
 export interface Entry {
   readonly xid: string;
+  /** `who.number`, which is in the table `commits` if it did. */
+  readonly name: string;
   readonly changes: readonly string[];
 }
 
@@ -64,8 +67,10 @@ export async function client(options: ClientOptions): Promise<Entry[]> {
             { xid: string }[]
           >`select pg_current_xact_id()::text as xid`;
           const changes: string[] = [];
-          // Noted before it commits: whether it did is asked of the server in the end.
-          journal.push({ xid, changes });
+          // Noted before it commits: whether it did is seen in the end, by a row of its own, for a crash can give its
+          // number to another.
+          journal.push({ xid, name: `${who}.${transaction}`, changes });
+          await tx`insert into commits values (${xid}, ${who}, ${transaction})`;
           for (let n = 0; n <= next(5); n++) {
             const marker = `${who}.${transaction}.${n}`;
             await tx`select set_config('bemi.context', ${JSON.stringify({ marker })}, true)`;
