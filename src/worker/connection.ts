@@ -1,5 +1,7 @@
+import type { Socket } from "node:net";
 import { BemiError } from "../errors.ts";
 import type { Hosts } from "./socket.ts";
+import type { SocketWatch } from "./socket-watch.ts";
 import { watchConnection, type WorkerSql } from "./sql.ts";
 import { isWorkerd } from "./workerd.ts";
 
@@ -11,6 +13,7 @@ import { isWorkerd } from "./workerd.ts";
 export async function openConnection(
   target: string | object,
   settings: Readonly<Record<string, string>> = {},
+  watch?: SocketWatch,
 ): Promise<WorkerSql> {
   const { default: postgres } = await import("postgres").catch((error: unknown) => {
     throw new BemiError("missing_package", "The worker needs the package postgres", {
@@ -18,10 +21,12 @@ export async function openConnection(
       cause: error,
     });
   });
-  let socket: { readonly destroyed: boolean } | undefined;
+  let socket: Socket | undefined;
   const opener = async (hosts: Hosts): Promise<unknown> => {
     const { openSocket } = await import("./socket.ts");
-    return socket = await openSocket(hosts);
+    socket = await openSocket(hosts);
+    watch?.opened(socket);
+    return socket;
   };
   const options = {
     max: 1,

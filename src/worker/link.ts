@@ -39,7 +39,7 @@ export async function openLink(options: SessionOptions): Promise<Link> {
   const { log = () => {}, schema = DEFAULT_SCHEMA, heartbeatInterval = 10_000, patience = 3000 } = options;
   const opened: WorkerSql[] = [];
   const open = async (target: string | object): Promise<WorkerSql> => {
-    const sql = await openConnection(target);
+    const sql = await openConnection(target, {}, options.sockets);
     opened.push(sql);
     return sql;
   };

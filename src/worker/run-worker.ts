@@ -2,6 +2,7 @@ import { SQLSTATE } from "../database/sqlstate.ts";
 import { BemiError } from "../errors.ts";
 import { codeOf, isTransient, pause } from "./retry.ts";
 import { session } from "./session.ts";
+import { type SocketWatch, socketWatch } from "./socket-watch.ts";
 import { PublicationChanged } from "./slot-state.ts";
 import type { SpanLike, TracerLike } from "./trace.ts";
 
@@ -169,6 +170,7 @@ export interface SessionOptions extends WorkerOptions {
   readonly patience?: number | undefined;
   /** To be called whenever its loop turns. */
   readonly turn?: (() => void) | undefined;
+  readonly sockets?: SocketWatch | undefined;
 }
 
 async function run(options: SessionOptions, signal: AbortSignal): Promise<void> {
@@ -188,10 +190,19 @@ async function run(options: SessionOptions, signal: AbortSignal): Promise<void> 
     turn?.();
     const startedAt = performance.now();
     try {
-      await session({ ...options, log: told }, signal, (count) => {
-        written += count;
-        failures = 0;
-      });
+      const sockets = socketWatch();
+      const turned = (): void => {
+        turn?.();
+        sockets.turned();
+      };
+      await sockets.guard(
+        (signal) =>
+          session({ ...options, sockets, turn: turned, log: told }, signal, (count) => {
+            written += count;
+            failures = 0;
+          }),
+        signal,
+      );
       break;
     } catch (error) {
       if (error instanceof PublicationChanged) continue;

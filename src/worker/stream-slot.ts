@@ -21,7 +21,13 @@ export async function streamSlot(work: Work): Promise<"done" | "far-behind"> {
   const interval = await statusInterval(link.source);
   let wal: WalStream;
   try {
-    wal = await openStream(options.source, { slot, publication, statusInterval: interval, signal });
+    wal = await openStream(options.source, {
+      slot,
+      publication,
+      statusInterval: interval,
+      signal,
+      sockets: options.sockets,
+    });
   } catch (error) {
     const code = codeOf(error);
     const isElsewhere = code === SQLSTATE.objectInUse || isTransient(code) && !/^(?:08P01|53)/.test(code);

@@ -3,6 +3,7 @@ import type { Duplex } from "node:stream";
 import { quoteIdentifier, quoteLiteral } from "../identifiers.ts";
 import { openConnection } from "./connection.ts";
 import type { Lsn, RawMessage } from "./decode.ts";
+import type { SocketWatch } from "./socket-watch.ts";
 import { VALUE_SETTINGS } from "./values.ts";
 
 /** What a walsender sends, message by message, as it is committed. */
@@ -28,6 +29,7 @@ export interface StreamOptions {
   readonly statusInterval: number;
   /** Ends waiting. */
   readonly signal: AbortSignal;
+  readonly sockets?: SocketWatch | undefined;
 }
 
 /** Bytes that may wait before the socket is paused: status updates go on meanwhile. */
@@ -39,7 +41,11 @@ const QUEUE_BYTES = 8 * 1024 * 1024;
  * @throws what the server says to START_REPLICATION: `55006` where another worker has the slot
  */
 export async function openStream(target: string | object, options: StreamOptions): Promise<WalStream> {
-  const sql = await openConnection(target, { replication: "database", ...VALUE_SETTINGS });
+  const sql = await openConnection(
+    target,
+    { replication: "database", ...VALUE_SETTINGS },
+    options.sockets,
+  );
   try {
     const query = sql.unsafe(
       `START_REPLICATION SLOT ${

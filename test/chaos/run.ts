@@ -53,6 +53,7 @@ export async function chaos(
     Date.now = () => now() + off;`,
   );
   const workers = new Set<ChildProcess>();
+  const lastWords = new Map<ChildProcess, string>();
   let isRunning = true;
   let isPaused = false;
   const next = random(seed);
@@ -74,15 +75,22 @@ export async function chaos(
       ],
       { stdio: ["ignore", "ignore", "pipe"], env: { ...process.env, CLOCK_OFF: String(clockOff) } },
     );
-    let said = "";
-    worker.stderr.on("data", (chunk: Uint8Array) => said = (said + chunk.toString()).slice(-2000));
+    worker.stderr.on(
+      "data",
+      (chunk: Uint8Array) =>
+        lastWords.set(worker, ((lastWords.get(worker) ?? "") + chunk.toString()).slice(-2000)),
+    );
     workers.add(worker);
     worker.once("exit", (code) => {
       workers.delete(worker);
       if (code !== null && code !== 0 && isRunning) {
-        log(`a worker ended with ${code}: ${said.trim()}`);
+        log(`a worker ended with ${code}: ${lastWords.get(worker)?.trim()}`);
       }
+      lastWords.delete(worker);
     });
+  };
+  const keepTwo = (): void => {
+    while (workers.size < 2) startWorker(0);
   };
   const caughtUp = async (sql: postgres.Sql): Promise<boolean> => {
     const [row] = await sql<{ done: boolean }[]>`
@@ -104,7 +112,14 @@ export async function chaos(
         // What runs now ends; then everything is read, past a mark that was written last.
         await sql.unsafe("select pg_logical_emit_message(true, 'chaos', repeat('x', 200000))");
         for (let i = 0; !await caughtUp(sql); i++) {
-          if (i > 600) throw new Error("the worker does not catch up");
+          if (i > 600) {
+            throw new Error(
+              `the worker does not catch up: ${
+                [...lastWords.values()].map((said) => said.slice(-600)).join("\n")
+              }`,
+            );
+          }
+          keepTwo();
           await pause(50);
         }
         await fn(sql);
@@ -130,8 +145,8 @@ export async function chaos(
     const end = Date.now() + minutes * 60_000;
     const names = Object.keys(FAULTS);
     while (Date.now() < end) {
-      while (workers.size < 2) startWorker(0);
       await pause(longest / 8 + next(longest));
+      keepTwo();
       const name = names[next(names.length)] as string;
       try {
         await FAULTS[name]?.(world);
