@@ -72,41 +72,44 @@ const VALUES: Readonly<Record<string, readonly string[]>> = {
 };
 
 onEachServer("values in the log", (open) => {
-  test("are what to_jsonb gives, for every type, by INSERT, UPDATE and DELETE", async () => {
-    await using database = await open();
-    const { db, port } = database;
-    await install(db);
-    await createSlot(db);
-    await port.execute(`
+  test(
+    "are what to_jsonb gives, for every type, by INSERT, UPDATE and DELETE",
+    { timeout: 240_000 },
+    async () => {
+      await using database = await open();
+      const { db, port } = database;
+      await install(db);
+      await createSlot(db);
+      await port.execute(`
       create extension hstore; create extension citext;
       create type mood as enum ('sad', 'so so', 'happy');
       create type address as (street text, number int, tags text[], price numeric);
       create domain positive as int check (value > 0);
       create domain tags as text[];
       set timezone = 'UTC'`);
-    const cases = Object.entries(VALUES).flatMap(([type, values], i) =>
-      values.map((value, j) => ({ type, value, table: `v_${i}_${j}` }))
-    );
-    // First all tables, since each CREATE TABLE has the tracked ones looked at.
-    await port.execute(
-      cases.map(({ type, table }) => `create table ${table} (id int primary key, "Value x" ${type})`).join(
-        "; ",
-      ),
-    );
-    for (const { table } of cases) await track(db, table, { capture: "wal" });
-    await port.execute("create table expected (name text, step text, row jsonb)");
-    await port.transaction(async (tx) => {
-      await tx.execute("set local timezone = 'UTC'");
-      for (const { type, value, table } of cases) {
-        await tx.execute(`insert into ${table} values (1, (${value})::${type}), (2, null);
+      const cases = Object.entries(VALUES).flatMap(([type, values], i) =>
+        values.map((value, j) => ({ type, value, table: `v_${i}_${j}` }))
+      );
+      // First all tables, since each CREATE TABLE has the tracked ones looked at.
+      await port.execute(
+        cases.map(({ type, table }) => `create table ${table} (id int primary key, "Value x" ${type})`).join(
+          "; ",
+        ),
+      );
+      for (const { table } of cases) await track(db, table, { capture: "wal" });
+      await port.execute("create table expected (name text, step text, row jsonb)");
+      await port.transaction(async (tx) => {
+        await tx.execute("set local timezone = 'UTC'");
+        for (const { type, value, table } of cases) {
+          await tx.execute(`insert into ${table} values (1, (${value})::${type}), (2, null);
           insert into expected select '${table}', 'CREATE', to_jsonb(t.*) from ${table} t where id = 1;
           update ${table} set id = 3 where id = 1;
           insert into expected select '${table}', 'UPDATE', to_jsonb(t.*) from ${table} t where id = 3;
           delete from ${table} where id = 3`);
-      }
-    });
-    await runWorker({ source: database.url, once: true }).finished;
-    const wrong = await port.query(`
+        }
+      });
+      await runWorker({ source: database.url, once: true }).finished;
+      const wrong = await port.query(`
       select e.name, e.step, e.row::text as expected, c.after::text as found
       from expected e left join ${BEMI}.changes c on c."table" = e.name and c.operation = e.step and c.primary_key <> '2'
       where c.after is distinct from e.row
@@ -114,11 +117,12 @@ onEachServer("values in the log", (open) => {
       select e.name, 'DELETE', e.row::text, c.before::text
       from expected e left join ${BEMI}.changes c on c."table" = e.name and c.operation = 'DELETE'
       where e.step = 'UPDATE' and c.before is distinct from e.row`);
-    expect(
-      wrong.map((row) => ({ ...row, type: cases.find((c) => c.table === (row as { name: string }).name) })),
-    ).toEqual([]);
-    expect(await port.query(`select * from ${BEMI}.set_aside`)).toEqual([]);
-  });
+      expect(
+        wrong.map((row) => ({ ...row, type: cases.find((c) => c.table === (row as { name: string }).name) })),
+      ).toEqual([]);
+      expect(await port.query(`select * from ${BEMI}.set_aside`)).toEqual([]);
+    },
+  );
 
   test("are what to_jsonb gives, for any text, JSON, number and nesting of arrays", async () => {
     await using database = await open();
