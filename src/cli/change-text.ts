@@ -1,12 +1,11 @@
 import { type Change, diff } from "../history/mod.ts";
+import { mapNumbers } from "../history/numbers.ts";
 import type { Io } from "./io.ts";
 import { paint } from "./paint.ts";
 
 /** A change as a heading and what it made different, line by line: what was with a minus, what is with a plus. */
 export function changeText(json: string, io: Io): string {
-  const change = JSON.parse(
-    json.replace(NUMBERS, (token) => token[0] === '"' ? token : JSON.stringify(NUMBER + token)),
-  ) as Change;
+  const change = JSON.parse(mapNumbers(json, (number) => JSON.stringify(NUMBER + number))) as Change;
   const key = change.former_primary_key === null
     ? change.primary_key ?? ""
     : `${change.former_primary_key} -> ${change.primary_key ?? ""}`;
@@ -24,7 +23,6 @@ export function changeText(json: string, io: Io): string {
 }
 
 // Numbers stay as the server wrote them, however long: marked within, and shown without the mark.
-const NUMBERS = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
 const NUMBER = "\u0000";
 
 function show(value: unknown): string {

@@ -2156,7 +2156,7 @@ as $$
   from unnest(a_columns) with ordinality as k (name, n) join pg_attribute a on a.attrelid = a_relation and a.attname = k.name
 $$;
 ` },
-  { version: 7, name: "history", sql: `-- Reading the log: what a table, a row, a column was called, and the rows of a table as they were.
+  { version: 7, name: "history", sql: `-- Reading the log: what a table, a row, a column was called, and every change of one row.
 
 -- A table keeps one number through renames and until it is dropped; the log has only the names of the time.
 create table "bemi".tables (
@@ -2361,6 +2361,91 @@ as $$
   where (a_before -> k.key) is distinct from (a_after -> k.key)
 $$;
 
+-- A place in the total order, across sources.
+create type "bemi".place as (epoch integer, lsn pg_lsn, index bigint);
+
+-- Where one row lived under a key: from its birth there (a CREATE, or an UPDATE of the key) until it went.
+create type "bemi".stay as (key text, since "bemi".place, until "bemi".place);
+
+-- The stays that led to a place (back), or that came of it (forth), along the changes of a row's key.
+create function "bemi".stays(a_names text, a_key text, a_place "bemi".place, a_is_back boolean) returns setof "bemi".stay
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_stay "bemi".stay := row(a_key, case when not a_is_back then a_place end, case when a_is_back then a_place end);
+  v_next record;
+begin
+  for i in 1..10000 loop
+    execute format($query$
+      select row(epochs.epoch, changes.commit_lsn, changes.transaction_index)::"bemi".place as place, changes.former_primary_key, changes.primary_key
+      from "bemi".changes join "bemi".epochs on epochs.source_id = changes.source_id
+      where %1$s and row(epochs.epoch, changes.commit_lsn, changes.transaction_index)::"bemi".place %2$s $2
+        and (%3$s) order by 1 %4$s limit 1$query$, a_names, case when a_is_back then '<' else '>' end,
+      case when a_is_back then 'hashtextextended(changes.primary_key, 0) = hashtextextended($1, 0) and changes.primary_key = $1
+          and (changes.operation = ''CREATE'' or changes.former_primary_key is not null)'
+        else 'hashtextextended(changes.former_primary_key, 0) = hashtextextended($1, 0) and changes.former_primary_key = $1
+          or hashtextextended(changes.primary_key, 0) = hashtextextended($1, 0) and changes.primary_key = $1 and changes.operation = ''DELETE''' end,
+      case when a_is_back then 'desc' else '' end)
+    into v_next using v_stay.key, case when a_is_back then v_stay.until else v_stay.since end;
+    if a_is_back then
+      v_stay.since := v_next.place;
+    else
+      v_stay.until := v_next.place;
+    end if;
+    return next v_stay;
+    exit when v_next.former_primary_key is null;
+    v_stay := case when a_is_back then row(v_next.former_primary_key, null, v_next.place) else row(v_next.primary_key, v_next.place, null) end;
+  end loop;
+end
+$$;
+
+-- Every change of one row, oldest first: of its key, under the keys that it had before and has had since, and under
+-- every name of the table. A TRUNCATE is the end of a row that was there.
+create function "bemi".history(a_table text, a_key text) returns setof "bemi".changes
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_names text := coalesce("bemi".names_condition("bemi".table_number(a_table)),
+    format('%L in (changes."table", changes.schema || ''.'' || changes."table")', a_table));
+  v_stays "bemi".stay[] := array[row(a_key, null, null)::"bemi".stay];
+  v_move record;
+begin
+  for v_move in execute format($query$
+    select row(epochs.epoch, changes.commit_lsn, changes.transaction_index)::"bemi".place as place, changes.former_primary_key, changes.primary_key
+    from "bemi".changes join "bemi".epochs on epochs.source_id = changes.source_id
+    where %s and changes.former_primary_key is not null and (
+      hashtextextended(changes.primary_key, 0) = hashtextextended($1, 0) and changes.primary_key = $1
+      or hashtextextended(changes.former_primary_key, 0) = hashtextextended($1, 0) and changes.former_primary_key = $1)$query$, v_names) using a_key
+  loop
+    if v_move.primary_key = a_key then
+      v_stays := v_stays || array(select s from "bemi".stays(v_names, v_move.former_primary_key, v_move.place, true) as s);
+    else
+      v_stays := v_stays || array(select s from "bemi".stays(v_names, v_move.primary_key, v_move.place, false) as s);
+    end if;
+  end loop;
+  return query execute format($query$
+    with found as (
+      select distinct row(epochs.epoch, changes.commit_lsn, changes.transaction_index)::"bemi".place as place, changes as change, false as is_end
+      from unnest($1) as stay, "bemi".changes join "bemi".epochs on epochs.source_id = changes.source_id
+      where %1$s and hashtextextended(changes.primary_key, 0) = hashtextextended(stay.key, 0) and changes.primary_key = stay.key
+        and (stay.since is null or row(epochs.epoch, changes.commit_lsn, changes.transaction_index)::"bemi".place >= stay.since)
+        and (stay.until is null or row(epochs.epoch, changes.commit_lsn, changes.transaction_index)::"bemi".place <= stay.until)
+    ), ends as (
+      select row(epochs.epoch, changes.commit_lsn, changes.transaction_index)::"bemi".place as place, changes as change, true as is_end
+      from "bemi".changes join "bemi".epochs on epochs.source_id = changes.source_id
+      where %1$s and changes.operation = 'TRUNCATE' and changes.primary_key is null and changes.before = '{}' and changes.after = '{}'
+    ), ordered as (
+      select o.*, lag((o.change).operation) over (order by o.place) as former_operation
+      from (select * from found union all select * from ends) as o
+    )
+    select (change).* from ordered
+    where not is_end or former_operation in ('CREATE', 'UPDATE', 'SNAPSHOT')
+    order by place$query$, v_names) using v_stays;
+end
+$$;
+` },
+  { version: 8, name: "moments", sql: `-- What is known of a moment: which changes lie before it, and what the log cannot tell.
+
 -- A moment in the log: a clock time, or (epoch not NULL) a place in the total order, without the transactions excluded.
 create type "bemi".moment as (at timestamptz, epoch integer, lsn pg_lsn, index bigint, excluded bigint[]);
 
@@ -2506,6 +2591,32 @@ as $$
   where s.database = current_database() and (c.slot is not null or s.slot_name = "bemi".slot_name()) and not pg_is_in_recovery()
   order by c.updated_at desc nulls last limit 1
 $$;
+
+-- From when on rows are known, in words.
+create function "bemi".known_hint(a_relation regclass, a_start timestamptz) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_last_break timestamptz := (select max(b.broken_at) from "bemi".breaks_of(a_relation) b);
+  v_truncate timestamptz;
+begin
+  execute format($query$select max(changes.committed_at) from "bemi".changes where %s and changes.operation = 'TRUNCATE'
+    and changes.primary_key is null and changes.before = '{}' and changes.after = '{}'$query$,
+    "bemi".names_condition((select id from "bemi".tables where relation = a_relation))) into v_truncate;
+  if (select capture from "bemi".tracked_tables where relation = a_relation) = 'trigger' and coalesce(v_last_break, '-infinity') < 'infinity'
+    or v_truncate > coalesce(v_last_break, '-infinity')
+  then
+    return format('They are known from %s on.', greatest(v_last_break, v_truncate));
+  end if;
+  if cardinality("bemi".key_columns(a_relation)) = 0 then
+    return format('%s has no primary key: its rows are known from the next TRUNCATE on.', a_relation);
+  end if;
+  return format('They are known from %s on once a baseline is recorded: bemi track %s --baseline',
+    greatest(a_start, v_last_break), a_relation);
+end
+$$;
+` },
+  { version: 9, name: "as_of", sql: `-- The rows of a table, or one of them, as they were at a moment.
 
 -- The primary key of a row as the log writes it, as an expression over the alias bemi_row.
 create function "bemi".key_expression(a_keys text[]) returns text
@@ -2689,30 +2800,6 @@ begin
       coalesce(': ' || coalesce(v_last_break.reason || ' at ' || v_last_break.broken_at,
         v_next_break.reason || ' at ' || v_next_break.broken_at), '')),
     hint = "bemi".known_hint(a_relation, v_start);
-end
-$$;
-
--- From when on rows are known, in words.
-create function "bemi".known_hint(a_relation regclass, a_start timestamptz) returns text
-language plpgsql stable set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_last_break timestamptz := (select max(b.broken_at) from "bemi".breaks_of(a_relation) b);
-  v_truncate timestamptz;
-begin
-  execute format($query$select max(changes.committed_at) from "bemi".changes where %s and changes.operation = 'TRUNCATE'
-    and changes.primary_key is null and changes.before = '{}' and changes.after = '{}'$query$,
-    "bemi".names_condition((select id from "bemi".tables where relation = a_relation))) into v_truncate;
-  if (select capture from "bemi".tracked_tables where relation = a_relation) = 'trigger' and coalesce(v_last_break, '-infinity') < 'infinity'
-    or v_truncate > coalesce(v_last_break, '-infinity')
-  then
-    return format('They are known from %s on.', greatest(v_last_break, v_truncate));
-  end if;
-  if cardinality("bemi".key_columns(a_relation)) = 0 then
-    return format('%s has no primary key: its rows are known from the next TRUNCATE on.', a_relation);
-  end if;
-  return format('They are known from %s on once a baseline is recorded: bemi track %s --baseline',
-    greatest(a_start, v_last_break), a_relation);
 end
 $$;
 
@@ -2909,89 +2996,6 @@ begin
 end
 $$;
 
--- A place in the total order, across sources.
-create type "bemi".place as (epoch integer, lsn pg_lsn, index bigint);
-
--- Where one row lived under a key: from its birth there (a CREATE, or an UPDATE of the key) until it went.
-create type "bemi".stay as (key text, since "bemi".place, until "bemi".place);
-
--- The stays that led to a place (back), or that came of it (forth), along the changes of a row's key.
-create function "bemi".stays(a_names text, a_key text, a_place "bemi".place, a_is_back boolean) returns setof "bemi".stay
-language plpgsql stable set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_stay "bemi".stay := row(a_key, case when not a_is_back then a_place end, case when a_is_back then a_place end);
-  v_next record;
-begin
-  for i in 1..10000 loop
-    execute format($query$
-      select row(epochs.epoch, changes.commit_lsn, changes.transaction_index)::"bemi".place as place, changes.former_primary_key, changes.primary_key
-      from "bemi".changes join "bemi".epochs on epochs.source_id = changes.source_id
-      where %1$s and row(epochs.epoch, changes.commit_lsn, changes.transaction_index)::"bemi".place %2$s $2
-        and (%3$s) order by 1 %4$s limit 1$query$, a_names, case when a_is_back then '<' else '>' end,
-      case when a_is_back then 'hashtextextended(changes.primary_key, 0) = hashtextextended($1, 0) and changes.primary_key = $1
-          and (changes.operation = ''CREATE'' or changes.former_primary_key is not null)'
-        else 'hashtextextended(changes.former_primary_key, 0) = hashtextextended($1, 0) and changes.former_primary_key = $1
-          or hashtextextended(changes.primary_key, 0) = hashtextextended($1, 0) and changes.primary_key = $1 and changes.operation = ''DELETE''' end,
-      case when a_is_back then 'desc' else '' end)
-    into v_next using v_stay.key, case when a_is_back then v_stay.until else v_stay.since end;
-    if a_is_back then
-      v_stay.since := v_next.place;
-    else
-      v_stay.until := v_next.place;
-    end if;
-    return next v_stay;
-    exit when v_next.former_primary_key is null;
-    v_stay := case when a_is_back then row(v_next.former_primary_key, null, v_next.place) else row(v_next.primary_key, v_next.place, null) end;
-  end loop;
-end
-$$;
-
--- Every change of one row, oldest first: of its key, under the keys that it had before and has had since, and under
--- every name of the table. A TRUNCATE is the end of a row that was there.
-create function "bemi".history(a_table text, a_key text) returns setof "bemi".changes
-language plpgsql stable set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_names text := coalesce("bemi".names_condition("bemi".table_number(a_table)),
-    format('%L in (changes."table", changes.schema || ''.'' || changes."table")', a_table));
-  v_stays "bemi".stay[] := array[row(a_key, null, null)::"bemi".stay];
-  v_move record;
-begin
-  for v_move in execute format($query$
-    select row(epochs.epoch, changes.commit_lsn, changes.transaction_index)::"bemi".place as place, changes.former_primary_key, changes.primary_key
-    from "bemi".changes join "bemi".epochs on epochs.source_id = changes.source_id
-    where %s and changes.former_primary_key is not null and (
-      hashtextextended(changes.primary_key, 0) = hashtextextended($1, 0) and changes.primary_key = $1
-      or hashtextextended(changes.former_primary_key, 0) = hashtextextended($1, 0) and changes.former_primary_key = $1)$query$, v_names) using a_key
-  loop
-    if v_move.primary_key = a_key then
-      v_stays := v_stays || array(select s from "bemi".stays(v_names, v_move.former_primary_key, v_move.place, true) as s);
-    else
-      v_stays := v_stays || array(select s from "bemi".stays(v_names, v_move.primary_key, v_move.place, false) as s);
-    end if;
-  end loop;
-  return query execute format($query$
-    with found as (
-      select distinct row(epochs.epoch, changes.commit_lsn, changes.transaction_index)::"bemi".place as place, changes as change, false as is_end
-      from unnest($1) as stay, "bemi".changes join "bemi".epochs on epochs.source_id = changes.source_id
-      where %1$s and hashtextextended(changes.primary_key, 0) = hashtextextended(stay.key, 0) and changes.primary_key = stay.key
-        and (stay.since is null or row(epochs.epoch, changes.commit_lsn, changes.transaction_index)::"bemi".place >= stay.since)
-        and (stay.until is null or row(epochs.epoch, changes.commit_lsn, changes.transaction_index)::"bemi".place <= stay.until)
-    ), ends as (
-      select row(epochs.epoch, changes.commit_lsn, changes.transaction_index)::"bemi".place as place, changes as change, true as is_end
-      from "bemi".changes join "bemi".epochs on epochs.source_id = changes.source_id
-      where %1$s and changes.operation = 'TRUNCATE' and changes.primary_key is null and changes.before = '{}' and changes.after = '{}'
-    ), ordered as (
-      select o.*, lag((o.change).operation) over (order by o.place) as former_operation
-      from (select * from found union all select * from ends) as o
-    )
-    select (change).* from ordered
-    where not is_end or former_operation in ('CREATE', 'UPDATE', 'SNAPSHOT')
-    order by place$query$, v_names) using v_stays;
-end
-$$;
-
 -- The past is read-only also where it stands in temporary tables, which a read-only transaction may write.
 create function "bemi".refuse_past_write() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp
@@ -3001,7 +3005,7 @@ begin
 end
 $$;
 ` },
-  { version: 8, name: "revert", sql: `-- Reverting: what the catalog says today of a table that the log tells of, and how images compare with rows.
+  { version: 10, name: "revert", sql: `-- Reverting: what the catalog says today of a table that the log tells of, and how images compare with rows.
 -- Nothing here writes: the statements of a revert are made by the client, and run with the rights of who reverts.
 
 -- Whether values of a type hold json, whose spelling (order, repeated keys, spaces) jsonb does not keep.
@@ -3157,7 +3161,7 @@ exception when sqlstate 'BE001' then
 end
 $$;
 ` },
-  { version: 9, name: "reconcile", sql: `-- Reconciliation: after a gap, what differs between the log's last image of a key and the live row becomes a change.
+  { version: 11, name: "reconcile", sql: `-- Reconciliation: after a gap, what differs between the log's last image of a key and the live row becomes a change.
 -- Live rows go through the WAL, as those of a baseline do, so that each is compared at its place in the history of its
 -- key, by the worker, when all that was written before is in the log. The log may be in another database.
 

@@ -3,9 +3,12 @@ export type Numbers = "number" | "text";
 
 /** Parses JSON; with `text`, every number becomes its decimal text: `12345678901234567890.10` stays what it is. */
 export function parseJson(json: string, numbers: Numbers = "number"): unknown {
-  return JSON.parse(
-    numbers === "number" ? json : json.replace(TOKENS, (token) => token[0] === '"' ? token : `"${token}"`),
-  );
+  return JSON.parse(numbers === "number" ? json : mapNumbers(json, (number) => `"${number}"`));
 }
 
-const TOKENS = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
+/** The JSON text with each number in it, but not in its strings, written anew. */
+export function mapNumbers(json: string, write: (number: string) => string): string {
+  return json.replace(STRINGS_AND_NUMBERS, (token) => token[0] === '"' ? token : write(token));
+}
+
+const STRINGS_AND_NUMBERS = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;

@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import { asOfJson } from "../../history/mod.ts";
+import { mapNumbers } from "../../history/numbers.ts";
 import { withConnection } from "../connection.ts";
 import type { Io } from "../io.ts";
 import { type ConnectionOptions, timestamp, withConnectionOptions } from "../options.ts";
@@ -34,10 +35,7 @@ export function addAsOf(program: Command, io: Io): void {
 function rowsTable(lines: readonly string[]): string {
   // Each value as the server wrote it: a number is not read, and so not rounded.
   const rows = lines.map((line) =>
-    JSON.parse(line.replace(VALUES, (token) => token[0] === '"' ? token : JSON.stringify(token))) as Record<
-      string,
-      unknown
-    >
+    JSON.parse(mapNumbers(line, (number) => `"${number}"`)) as Record<string, unknown>
   );
   const columns = Object.keys(rows[0] ?? {});
   return psqlTable(
@@ -45,10 +43,9 @@ function rowsTable(lines: readonly string[]): string {
     rows.map((row) =>
       columns.map((column) => {
         const value = row[column];
-        return typeof value === "object" && value !== null ? JSON.stringify(value) : value as string | null;
+        if (value === null) return null;
+        return typeof value === "object" ? JSON.stringify(value) : String(value);
       })
     ),
   );
 }
-
-const VALUES = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false/g;

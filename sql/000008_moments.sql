@@ -1,0 +1,171 @@
+-- What is known of a moment: which changes lie before it, and what the log cannot tell.
+
+-- A moment in the log: a clock time, or (epoch not NULL) a place in the total order, without the transactions excluded.
+create type "bemi".moment as (at timestamptz, epoch integer, lsn pg_lsn, index bigint, excluded bigint[]);
+
+create function "bemi".moment_at(a_time timestamptz) returns "bemi".moment
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select row(a_time, null, null, null, null)::"bemi".moment
+$$;
+
+-- Just before or just after a transaction, which is named by one of its changes. From the WAL, transactions are in the
+-- order of their commits. By triggers, they are taken in the order of their last changes: whatever depends on another
+-- comes after it, and none is cut in two.
+create function "bemi".moment_of(a_change uuid, a_edge text default 'after') returns "bemi".moment
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  -- An id of ours begins with the milliseconds of committed_at.
+  v_time timestamptz := timestamptz 'epoch' + ('x' || replace(left(a_change::text, 13), '-', ''))::bit(48)::bigint * interval '1 millisecond';
+  v_change record;
+  v_moment "bemi".moment;
+  v_sources integer[];
+begin
+  if a_edge not in ('before', 'after') or a_edge is null then
+    raise invalid_parameter_value using message = format('Unknown edge %L', a_edge), hint = 'It is before or after.';
+  end if;
+  select c.*, e.epoch, s.capture into v_change
+  from "bemi".changes c join "bemi".epochs e on e.source_id = c.source_id join "bemi".sources s on s.id = c.source_id
+  where c.id = a_change
+    -- Imported changes keep their ids, which are random.
+    and (substr(a_change::text, 15, 1) <> '7' or c.committed_at between v_time - interval '1 millisecond' and v_time + interval '2 milliseconds');
+  if not found then
+    raise exception using errcode = 'BE002', message = format('There is no change %s in the log', a_change);
+  end if;
+  v_moment.at := v_change.committed_at;
+  v_moment.epoch := v_change.epoch;
+  v_moment.lsn := v_change.commit_lsn;
+  v_moment.index := case a_edge when 'after' then 9223372036854775807 else -1 end;
+  v_moment.excluded := '{}';
+  if v_change.capture = 'trigger' then
+    select c.committed_at, c.commit_lsn, c.transaction_index into v_moment.at, v_moment.lsn, v_moment.index
+    from "bemi".changes c
+    where c.source_id = v_change.source_id and c.transaction_id = v_change.transaction_id
+    order by c.commit_lsn desc, c.transaction_index desc limit 1;
+    if a_edge = 'before' then
+      v_moment.excluded := array[v_change.transaction_id];
+    end if;
+  end if;
+  if a_edge = 'before' then
+    select min(c.committed_at) - interval '1 microsecond' into v_moment.at
+    from "bemi".changes c
+    where c.source_id = v_change.source_id and c.transaction_id = v_change.transaction_id
+      and (v_change.capture = 'trigger' or c.commit_lsn = v_change.commit_lsn);
+  end if;
+  v_sources := array(select s.id from "bemi".sources s join "bemi".epochs e on e.source_id = s.id
+    where e.epoch = v_moment.epoch and s.capture = 'trigger');
+  if v_sources <> '{}' then
+    v_moment.excluded := v_moment.excluded || array(
+      select distinct c.transaction_id from "bemi".changes c
+      where c.source_id = any (v_sources) and (c.commit_lsn, c.transaction_index) > (v_moment.lsn, v_moment.index)
+        and exists (select from "bemi".changes earlier
+          where earlier.source_id = c.source_id and earlier.transaction_id = c.transaction_id
+            and (earlier.commit_lsn, earlier.transaction_index) <= (v_moment.lsn, v_moment.index)));
+  end if;
+  return v_moment;
+end
+$$;
+
+-- Whether a row of the log, joined with its epoch, lies at or before a moment, as a condition.
+create function "bemi".past_condition(a_moment "bemi".moment) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select case when a_moment.epoch is null then format('changes.committed_at <= %L', a_moment.at)
+    else format('((epochs.epoch, changes.commit_lsn, changes.transaction_index) <= (%s, %L::pg_lsn, %s)%s)',
+      a_moment.epoch, a_moment.lsn, a_moment.index,
+      case when a_moment.excluded <> '{}' then format(' and not (epochs.epoch = %s and changes.transaction_id = any (%L::bigint[]))',
+        a_moment.epoch, a_moment.excluded) else '' end)
+  end
+$$;
+
+-- The oldest month that retention has left.
+create function "bemi".log_start() returns timestamptz
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select min(to_date(right(c.relname, 6), 'YYYYMM')::timestamp at time zone 'UTC')
+  from pg_inherits i join pg_class c on c.oid = i.inhrelid
+  where i.inhparent = '"bemi".changes'::regclass and c.relname ~ '^changes_p[0-9]{6}$'
+$$;
+
+-- When a tracked table changed without a change that the log could show, and why.
+create function "bemi".breaks_of(a_relation regclass, a_at timestamptz default null) returns table (broken_at timestamptz, reason text)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_tracked "bemi".tracked_tables := (select t from "bemi".tracked_tables t where relation = a_relation);
+  v_id integer := (select id from "bemi".tables where relation = a_relation);
+begin
+  return query select b.broken_at, b.reason from "bemi".breaks b where b.table_id = v_id;
+  return query execute format($query$
+    select changes.committed_at, coalesce('a change was not captured (SQLSTATE ' || (changes.context #>> '{db,gap,sqlstate}') || ')',
+      'a partition was truncated by itself')
+    from "bemi".changes
+    where %s and changes.committed_at >= %L and changes.primary_key is null and changes.before = '{}' and changes.after = '{}'
+      and changes.context -> 'db' ?| '{gap,partition}'$query$, "bemi".names_condition(v_id), v_tracked.tracked_at);
+  -- By text, for what was set aside may be no jsonb.
+  return query
+    select substring(a.change from '"committed_at":"([^"]+)"')::timestamptz, format('a change was set aside (SQLSTATE %s)', a.sqlstate)
+    from "bemi".set_aside a
+    where exists (select from "bemi".table_spans(v_id) s
+      where position(format('"schema":%s,"table":%s', to_json(s.schema), to_json(s.name)) in a.change) > 0);
+  if v_tracked.capture = 'wal' then
+    return query
+      select bounds.at, format('WAL was lost from %s to %s: %s', g.from_lsn, g.to_lsn, g.reason)
+      from "bemi".gaps g, lateral (
+        select coalesce(g.from_time, (select c.committed_at from "bemi".changes c
+          where c.source_id = g.source_id and c.commit_lsn <= g.from_lsn
+          order by c.commit_lsn desc, c.transaction_index desc limit 1), v_tracked.tracked_at) as at
+        -- Once the tables were compared with the log, only what was within the gap is lost.
+        union all select 'infinity' where g.reconciled_at is not null
+      ) as bounds
+      where g.detected_at >= v_tracked.tracked_at and (g.reconciled_at is null or a_at <= g.reconciled_at
+        and a_at > coalesce(g.from_time, v_tracked.tracked_at));
+  end if;
+  return query
+    select "bemi".log_start(), 'older changes are past their retention'
+    where "bemi".log_start() > v_tracked.tracked_at;
+  -- Nobody knows when.
+  return query
+    select t.at, 'a partition was dropped'
+    from (values (v_tracked.tracked_at), ('infinity')) as t (at)
+    where exists (select from "bemi".tracked_tables p
+      where p.root = a_relation and not exists (select from pg_class where oid = p.relation));
+end
+$$;
+
+-- How many bytes of WAL the worker has yet to read, also where it has not begun; NULL where there is no slot here. What
+-- is not above `covered` is in the log, or was nothing of ours.
+create function "bemi".wal_lag(out bytes bigint, out covered pg_lsn, out is_active boolean)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+  select greatest(pg_current_wal_flush_lsn() - greatest(c.end_lsn, s.confirmed_flush_lsn), 0)::bigint,
+    greatest(c.end_lsn, s.confirmed_flush_lsn), s.active
+  from pg_replication_slots s left join "bemi".checkpoints c on c.slot = s.slot_name
+  where s.database = current_database() and (c.slot is not null or s.slot_name = "bemi".slot_name()) and not pg_is_in_recovery()
+  order by c.updated_at desc nulls last limit 1
+$$;
+
+-- From when on rows are known, in words.
+create function "bemi".known_hint(a_relation regclass, a_start timestamptz) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_last_break timestamptz := (select max(b.broken_at) from "bemi".breaks_of(a_relation) b);
+  v_truncate timestamptz;
+begin
+  execute format($query$select max(changes.committed_at) from "bemi".changes where %s and changes.operation = 'TRUNCATE'
+    and changes.primary_key is null and changes.before = '{}' and changes.after = '{}'$query$,
+    "bemi".names_condition((select id from "bemi".tables where relation = a_relation))) into v_truncate;
+  if (select capture from "bemi".tracked_tables where relation = a_relation) = 'trigger' and coalesce(v_last_break, '-infinity') < 'infinity'
+    or v_truncate > coalesce(v_last_break, '-infinity')
+  then
+    return format('They are known from %s on.', greatest(v_last_break, v_truncate));
+  end if;
+  if cardinality("bemi".key_columns(a_relation)) = 0 then
+    return format('%s has no primary key: its rows are known from the next TRUNCATE on.', a_relation);
+  end if;
+  return format('They are known from %s on once a baseline is recorded: bemi track %s --baseline',
+    greatest(a_start, v_last_break), a_relation);
+end
+$$;

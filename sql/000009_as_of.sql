@@ -1,0 +1,388 @@
+-- The rows of a table, or one of them, as they were at a moment.
+
+-- The primary key of a row as the log writes it, as an expression over the alias bemi_row.
+create function "bemi".key_expression(a_keys text[]) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select case cardinality(a_keys) when 0 then 'null::text'
+    when 1 then format('(to_jsonb(bemi_row.%I) #>> ''{}'')', a_keys[1])
+    else format('jsonb_build_array(%s)::text', (select string_agg(format('bemi_row.%I', k.name), ', ' order by k.n)
+      from unnest(a_keys) with ordinality as k (name, n))) end
+$$;
+
+-- The rows of a tracked table (with a key, that row alone) as they were at a moment, as jsonb of today's columns.
+-- Forwards from a baseline or a TRUNCATE, after which everything is known; else backwards from the live table, where
+-- what is live and what is in the log are seen at once: with capture by triggers. Where neither will do, an error
+-- says from when on it is known.
+create function "bemi".images_as_of(a_relation regclass, a_moment "bemi".moment, a_key text default null)
+returns table (primary_key text, image jsonb, imaged_at timestamptz)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set extra_float_digits = 1
+as $$
+declare
+  v_tracked "bemi".tracked_tables := (select t from "bemi".tracked_tables t where relation = a_relation and root = a_relation);
+  v_id integer := (select id from "bemi".tables where relation = a_relation);
+  v_keys text[] := "bemi".key_columns(a_relation);
+  v_baseline "bemi".baselines := (select b from "bemi".baselines b where relation = a_relation);
+  v_past text := "bemi".past_condition(a_moment);
+  v_from text;
+  v_last_break record;
+  v_next_break record;
+  v_truncate record;
+  v_since text;
+  v_start timestamptz;
+  v_is_blank boolean := false;
+  v_is_complete boolean;
+  v_next_truncate timestamptz;
+  v_effects text;
+  v_shaped text := '%s';
+  v_changed_shape timestamptz;
+  v_columns text[];
+  v_live text;
+  v_has_moves boolean;
+begin
+  if v_tracked is null then
+    raise exception using errcode = 'BE001', message = format('%s is not tracked', a_relation),
+      hint = case when pg_partition_root(a_relation) <> a_relation then format('Ask its root, %s.', pg_partition_root(a_relation))
+        else 'Its history begins when it is tracked: bemi track' end;
+  end if;
+  if a_moment.at is null then
+    raise null_value_not_allowed using message = 'As of when? The time is null';
+  end if;
+  if a_key is not null and v_keys = '{}' then
+    raise exception using errcode = 'BE001', message = format('%s has no primary key to look a row up by', a_relation);
+  end if;
+  if a_moment.at < v_tracked.tracked_at then
+    raise exception using errcode = 'BE001',
+      message = format('The rows of %s as of %s are not known', a_relation, a_moment.at),
+      hint = format('They are known from %s on, when it came to be tracked.', v_tracked.tracked_at);
+  end if;
+  if a_moment.at < "bemi".log_start() then
+    raise exception using errcode = 'BE001',
+      message = format('The rows of %s as of %s are not known: older changes are past their retention', a_relation, a_moment.at),
+      hint = "bemi".known_hint(a_relation, v_tracked.tracked_at);
+  end if;
+
+  v_from := format('from "bemi".changes join "bemi".epochs on epochs.source_id = changes.source_id where %s and changes.committed_at >= %L',
+    "bemi".names_condition(v_id), v_tracked.tracked_at);
+  select b.* into v_last_break from "bemi".breaks_of(a_relation, a_moment.at) b where b.broken_at <= a_moment.at order by b.broken_at desc limit 1;
+  select b.* into v_next_break from "bemi".breaks_of(a_relation, a_moment.at) b where b.broken_at > a_moment.at order by b.broken_at limit 1;
+  v_start := greatest(v_tracked.tracked_at, v_last_break.broken_at);
+  v_since := case when v_last_break.broken_at is null then 'true' else format('changes.committed_at > %L', v_start) end;
+  execute format($query$
+    select epochs.epoch, changes.commit_lsn, changes.transaction_index, changes.committed_at %s and %s and %s
+      and changes.operation = 'TRUNCATE' and changes.primary_key is null and changes.before = '{}' and changes.after = '{}'
+      and not coalesce(changes.context -> 'db' ?| '{gap,partition}', false)
+    order by 1 desc, 2 desc, 3 desc limit 1$query$, v_from, v_past, v_since) into v_truncate;
+  if v_truncate.epoch is not null then
+    v_since := format('(epochs.epoch, changes.commit_lsn, changes.transaction_index) > (%s, %L::pg_lsn, %s)',
+      v_truncate.epoch, v_truncate.commit_lsn, v_truncate.transaction_index);
+  end if;
+  v_is_blank := v_truncate.epoch is not null
+    or coalesce(v_baseline.finished_at = v_start, false);
+  execute format('select min(changes.committed_at) %s and not (%s) and changes.operation = ''TRUNCATE''
+    and changes.primary_key is null and changes.before = ''{}'' and changes.after = ''{}''', v_from, v_past) into v_next_truncate;
+  v_is_complete := v_is_blank
+    -- A baseline tells of the time before it too, as far as nothing came between.
+    or v_keys <> '{}' and v_baseline.finished_at is not null and v_baseline.started_at >= v_start and v_baseline.skipped_count = 0
+      and (v_baseline.finished_at <= a_moment.at or v_baseline.finished_at < least(v_next_break.broken_at, v_next_truncate, 'infinity'));
+
+  -- Images of other shapes than today's are brought into it.
+  select max(greatest(c.named_at, c.dropped_at)) into v_changed_shape
+  from "bemi".table_columns c where c.table_id = v_id
+    and (c.dropped_at is not null or c.named_at > (select min(f.named_at) from "bemi".table_columns f where f.table_id = v_id));
+  if v_changed_shape is not null then
+    v_columns := array(select a.attname::text from pg_attribute a
+      where a.attrelid = a_relation and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' and a.attname <> all (v_tracked.masked));
+    v_shaped := format('case when bemi_at >= %L and bemi_image ?& %L then bemi_image else "bemi".shape_image(%s, bemi_image, bemi_at) end',
+      v_changed_shape, v_columns, v_id);
+  else
+    v_shaped := 'bemi_image';
+  end if;
+
+  -- What each change did to each key that it names: before and after are NULL where there was, or is, no row.
+  v_effects := format($query$
+    select changes.primary_key collate "C" as bemi_key, epochs.epoch, changes.commit_lsn, changes.transaction_index, changes.transaction_id,
+      changes.former_primary_key is not null as is_move, %2$s as is_past, changes.committed_at,
+      case changes.operation when 'UPDATE' then case when changes.former_primary_key is null then changes.before end
+        when 'DELETE' then changes.before when 'SNAPSHOT' then changes.after end as before,
+      case when changes.operation <> 'DELETE' then changes.after end as after
+    %1$s and changes.primary_key is not null %3$s and %%1$s
+    union all
+    select changes.former_primary_key collate "C", epochs.epoch, changes.commit_lsn, changes.transaction_index, changes.transaction_id,
+      true, %2$s, changes.committed_at, changes.before, null
+    %1$s and changes.former_primary_key is not null %4$s and %%1$s$query$,
+    v_from, v_past,
+    case when a_key is not null then format('and hashtextextended(changes.primary_key, 0) = hashtextextended(%1$L, 0) and changes.primary_key = %1$L', a_key) end,
+    case when a_key is not null then format('and hashtextextended(changes.former_primary_key, 0) = hashtextextended(%1$L, 0) and changes.former_primary_key = %1$L', a_key) end);
+  execute format('select exists (select %s and changes.former_primary_key is not null)', v_from) into v_has_moves;
+
+  if v_is_complete and v_keys <> '{}' then
+    v_effects := "bemi".effects_without_overtaken(
+      format(v_effects, case when v_is_blank or v_baseline.finished_at <= a_moment.at then format('%s and %s', v_since, v_past)
+        -- What came after a break may be of rows that came in it.
+        else format('%s and changes.committed_at < %L', v_since, coalesce(v_next_break.broken_at, 'infinity')) end),
+      v_has_moves, v_tracked.ignored);
+    return query execute format($query$
+      select bemi_key, %2$s, bemi_at
+      from (
+        select distinct on (bemi_key) bemi_key, is_past, case when is_past then after else before end as bemi_image, committed_at as bemi_at
+        from (%1$s) as effects
+        order by bemi_key, is_past desc,
+          case when is_past then epoch end desc, case when is_past then commit_lsn end desc, case when is_past then transaction_index end desc,
+          epoch, commit_lsn, transaction_index
+      ) as last
+      where bemi_image is not null$query$, v_effects, v_shaped);
+    return;
+  end if;
+
+  if v_is_complete or v_tracked.capture = 'trigger' and v_next_break.broken_at is null and v_next_truncate is null then
+    select format('select %s collate "C" as bemi_key, to_jsonb(bemi_row.*) - %L::text[] as bemi_image from %s%s as bemi_row where %s',
+      "bemi".key_expression(v_keys), v_tracked.masked, case c.relkind when 'p' then '' else 'only ' end, a_relation,
+      case when a_key is null then 'true' else format('(%s) = (%s)',
+        (select string_agg(format('bemi_row.%I', k.name), ', ' order by k.n) from unnest(v_keys) with ordinality as k (name, n)),
+        "bemi".key_literals(a_relation, v_keys, case cardinality(v_keys) when 1 then array[a_key]
+          else array(select value from jsonb_array_elements_text(a_key::jsonb) with ordinality as e (value, n) order by n) end)) end)
+    into v_live from pg_class c where c.oid = a_relation;
+    if v_keys <> '{}' then
+      v_effects := "bemi".effects_without_overtaken(format(v_effects, format('not (%s)', v_past)), v_has_moves, v_tracked.ignored);
+      return query execute format($query$
+        with first as materialized (
+          select distinct on (bemi_key) bemi_key, before as bemi_image, committed_at as bemi_at
+          from (%1$s) as effects
+          order by bemi_key, epoch, commit_lsn, transaction_index
+        )
+        select bemi_key, %2$s, bemi_at from first where bemi_image is not null
+        union all
+        select live.bemi_key, live.bemi_image, clock_timestamp() from (%3$s) as live
+        where not exists (select from first where first.bemi_key = live.bemi_key)$query$, v_effects, v_shaped, v_live);
+      return;
+    end if;
+    -- Without a key, rows are counted: what is there and what went, less what came.
+    return query execute format($query$
+      select null::text, "bemi".repeatable_image(counted.bemi_image, counted.times, %4$L), clock_timestamp()
+      from (
+        select %2$s as bemi_image, sum(n) as times
+        from (
+          select changes.before as bemi_image, changes.committed_at as bemi_at, %5$s as n %1$s and changes.before <> '{}' and %6$s
+          union all
+          select changes.after, changes.committed_at, -1 * %5$s %1$s and changes.after <> '{}' and changes.operation <> 'SNAPSHOT' and %6$s
+          %3$s
+        ) as effects
+        group by 1 having sum(n) <> 0
+      ) as counted, generate_series(1, greatest(counted.times, 1))$query$,
+      v_from, v_shaped, case when not v_is_complete then format('union all select bemi_image, clock_timestamp(), 1 from (%s) as live', v_live) end,
+      a_relation::text, case when v_is_complete then -1 else 1 end,
+      case when v_is_complete then format('%s and %s', v_since, v_past) else format('not (%s)', v_past) end);
+    return;
+  end if;
+
+  raise exception using errcode = 'BE001',
+    message = format('The rows of %s as of %s are not all known%s', a_relation, a_moment.at,
+      coalesce(': ' || coalesce(v_last_break.reason || ' at ' || v_last_break.broken_at,
+        v_next_break.reason || ' at ' || v_next_break.broken_at), '')),
+    hint = "bemi".known_hint(a_relation, v_start);
+end
+$$;
+
+-- A key can be reached by one row before the other has left it, when a statement shifts keys: what leaves then is not
+-- what came. Such a departure must not be taken for the end of the newcomer (forwards), nor such an arrival for the
+-- beginning of the key (backwards, or before a first image): they are left out.
+create function "bemi".effects_without_overtaken(a_effects text, a_has_moves boolean, a_ignored text[]) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select case when not a_has_moves then a_effects else format($query$
+    select * from (
+      select effects.*,
+        after is null and lag(is_move and before is null) over key_order and lag(transaction_id) over key_order = transaction_id
+          and (lag(after, 2) over key_order is not null or before - %2$L::text[] <> lag(after) over key_order - %2$L::text[]) as is_overtaken,
+        is_move and before is null and lead(after) over key_order is null and lead(transaction_id) over key_order = transaction_id
+          and (lag(after) over key_order is not null or lead(before) over key_order - %2$L::text[] <> after - %2$L::text[]) as is_overtaking
+      from (%1$s) as effects
+      window key_order as (partition by bemi_key order by epoch, commit_lsn, transaction_index)
+    ) as marked where not coalesce(case when is_past then is_overtaken else is_overtaking end, false)$query$, a_effects, a_ignored) end
+$$;
+
+create function "bemi".repeatable_image(a_image jsonb, a_times numeric, a_relation text) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if a_times < 0 then
+    raise exception using errcode = 'BE001', message = format('The changes of %s do not add up: it has no primary key to tell its rows apart by', a_relation),
+      hint = 'A table without a key is known as long as no column of it is ignored, and none was added or changed.';
+  end if;
+  return a_image;
+end
+$$;
+
+-- A row of today's type for each row as it was. Dropped columns are left out, added ones have the value that they were
+-- added with, masked ones are NULL; a notice says so.
+create function "bemi".rows_as_of(a_row anyelement, a_moment "bemi".moment, a_key text) returns setof anyelement
+language plpgsql stable set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set extra_float_digits = 1
+as $$
+declare
+  v_relation regclass := (select typrelid from pg_type where oid = pg_typeof(a_row)::oid and typrelid <> 0);
+  v_tracked "bemi".tracked_tables := (select t from "bemi".tracked_tables t where relation = v_relation);
+  v_columns text;
+  v_names text;
+  v_last timestamptz;
+  v_lag record;
+begin
+  if v_relation is null then
+    raise wrong_object_type using message = format('%s is no table''s type', pg_typeof(a_row)), hint = 'Write null::todos, with the table''s name.';
+  end if;
+  select string_agg(case
+      -- Before PostgreSQL 18 decoding leaves generated columns out.
+      when a.attgenerated = 's' then format('case when bemi_images.image ? %L then bemi_row.%I else (%s) end', a.attname, a.attname, pg_get_expr(d.adbin, d.adrelid))
+      -- It is an object in jsonb, and jsonb_populate_record would hand the object's text to it.
+      when t.typname = 'hstore' then format('(select %I.hstore(array_agg(e.key), array_agg(e.value)) from jsonb_each_text(nullif(bemi_images.image -> %L, ''null'')) as e)',
+        n.nspname, a.attname)
+      else format('bemi_row.%I', a.attname) end, ', ' order by a.attnum)
+  into v_columns
+  from pg_attribute a join pg_type t on t.oid = a.atttypid join pg_namespace n on n.oid = t.typnamespace
+    left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+  where a.attrelid = v_relation and a.attnum > 0 and not a.attisdropped;
+  select string_agg(format('%I %s', c.name, case when c.dropped_at > a_moment.at then 'was dropped' else 'was added' end), ', ' order by c.number) into v_names
+  from "bemi".table_columns c join "bemi".tables t on t.id = c.table_id
+  where t.relation = v_relation and (c.dropped_at > a_moment.at and c.named_at <= a_moment.at
+    or c.dropped_at is null and c.named_at > a_moment.at
+      and not exists (select from "bemi".table_columns f where f.table_id = c.table_id and f.number = c.number and f.named_at < c.named_at));
+  if v_names is not null then
+    raise notice 'bemi: columns of % since: %', v_relation, v_names;
+  end if;
+  if v_tracked.capture = 'wal' then
+    select max(c.committed_at) into v_last from (
+      select l.committed_at from "bemi".sources s, lateral (select c.committed_at from "bemi".changes c
+        where c.source_id = s.id order by c.commit_lsn desc, c.transaction_index desc limit 1) as l
+      where s.capture = 'wal') as c;
+    select * into v_lag from "bemi".wal_lag();
+    if a_moment.epoch is null and a_moment.at > coalesce(v_last, '-infinity') and v_lag.bytes > (case when v_lag.is_active then 1048576 else 0 end) then
+      raise warning 'bemi: the worker has % bytes of WAL yet to read: what was committed after % may be missing', v_lag.bytes, coalesce(v_last, v_tracked.tracked_at)
+        using hint = 'Run bemi worker, or bemi-poll --once.';
+    end if;
+  end if;
+  return query execute format(
+    'select %s from "bemi".images_as_of($1, $2, $3) as bemi_images, lateral jsonb_populate_record(null::%s, bemi_images.image) as bemi_row',
+    v_columns, v_relation) using v_relation, a_moment, a_key;
+end
+$$;
+
+-- One row at a time by what its last change until then says, which is two queries whose plans are kept. Only where
+-- nothing but that change matters: there was a baseline by then, the table has had one name, nothing truncated it, and
+-- the row's key stayed its own. Elsewhere is_known is false, and images_as_of() has to tell.
+create type "bemi".last_image as (is_known boolean, image jsonb, capture text, is_reshaped boolean);
+
+create function "bemi".last_image(a_relation regclass, a_key text, a_time timestamptz) returns "bemi".last_image
+language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_table record;
+  v_last record;
+  v_found "bemi".last_image;
+begin
+  select i.id, t.schema, t.name, t.tracked_at, t.capture, b.started_at,
+    (select max(k.broken_at) from "bemi".breaks k where k.table_id = i.id and k.broken_at <= a_time) as broken_at,
+    (select max(greatest(c.named_at, c.dropped_at)) > min(c.named_at) from "bemi".table_columns c where c.table_id = i.id) as is_reshaped
+  into v_table
+  from "bemi".tracked_tables t join "bemi".tables i on i.relation = t.relation join "bemi".baselines b on b.relation = t.relation
+  where t.relation = a_relation and t.root = a_relation and t.key_columns <> '{}' and t.tracked_at <= a_time
+    and b.skipped_count = 0 and b.started_at >= t.tracked_at and b.finished_at <= a_time
+    -- Its one name, which no other table has had.
+    and a_relation::text = format('%I.%I', t.schema, t.name)
+    and (select count(*) = 1 and bool_and(n.table_id = i.id and n.schema = t.schema and n.name = t.name)
+      from "bemi".table_names n where n.table_id = i.id or n.schema = t.schema and n.name = t.name)
+    -- One epoch, so that LSNs are an order.
+    and (select min(s.system_identifier) = max(s.system_identifier) and min(s.timeline) = max(s.timeline) from "bemi".sources s)
+    -- See breaks_of().
+    and not exists (select from "bemi".set_aside)
+    and (t.capture = 'trigger' or not exists (select from "bemi".gaps g where g.detected_at >= t.tracked_at))
+    and to_regclass('"bemi".changes_p' || to_char(t.tracked_at at time zone 'UTC', 'YYYYMM')) is not null
+    and not exists (select from "bemi".tracked_tables p where p.root = a_relation and p.relation <> a_relation
+      and not exists (select from pg_class c where c.oid = p.relation));
+  v_found.is_known := false;
+  if v_table.id is null or v_table.broken_at > v_table.started_at then
+    return v_found;
+  end if;
+  select l.*, exists (select from "bemi".changes m
+      where m."table" = v_table.name and m.schema = v_table.schema and m.committed_at between v_table.tracked_at and a_time
+        and m.primary_key is null and m.before = '{}' and m.after = '{}')
+    or exists (select from "bemi".changes m
+      where m."table" = v_table.name and m.schema = v_table.schema and m.committed_at between v_table.tracked_at and a_time
+        and hashtextextended(m.former_primary_key, 0) = hashtextextended(a_key, 0) and m.former_primary_key = a_key) as is_more
+  into v_last
+  from (values (1)) as one left join lateral (
+    select case when c.operation <> 'DELETE' then c.after end as image, c.committed_at,
+      bool_or(c.former_primary_key is not null) over () as is_moved
+    from "bemi".changes c
+    where c."table" = v_table.name and c.schema = v_table.schema and c.committed_at between v_table.tracked_at and a_time
+      and c.committed_at > coalesce(v_table.broken_at, '-infinity')
+      and hashtextextended(c.primary_key, 0) = hashtextextended(a_key, 0) and c.primary_key = a_key
+    order by c.commit_lsn desc, c.transaction_index desc limit 1
+  ) as l on true;
+  if v_last.is_more or v_last.is_moved then
+    return v_found;
+  end if;
+  return row(true, case when v_table.is_reshaped and v_last.image is not null then "bemi".shape_image(v_table.id, v_last.image, v_last.committed_at) else v_last.image end,
+    v_table.capture, v_table.is_reshaped);
+end
+$$;
+
+-- Whether a row is its image put into its type, and nothing besides: see rows_as_of().
+create function "bemi".is_plain(a_relation oid) returns boolean
+language sql stable
+return not exists (select from pg_attribute a where a.attrelid = a_relation and a.attnum > 0 and not a.attisdropped
+  and (a.attgenerated = 's' or a.atttypid in (select t.oid from pg_type t where t.typname = 'hstore')));
+
+-- The rows of a table, or the one with this key, as they were at a time: select * from as_of(null::todos, '2026-11-01 12:00').
+create function "bemi".as_of(a_row anyelement, a_time timestamptz, a_key text default null) returns setof anyelement
+language plpgsql stable set search_path = pg_catalog, pg_temp set datestyle = 'ISO, MDY' set intervalstyle = 'postgres'
+as $$
+declare
+  v_relation oid;
+  v_last "bemi".last_image;
+begin
+  if a_key is not null and a_row is null then
+    v_relation := to_regclass(pg_typeof(a_row)::text);
+    v_last := "bemi".last_image(v_relation, a_key, a_time);
+    -- Of columns and of a worker's lag rows_as_of() has something to say.
+    if v_last.is_known and not v_last.is_reshaped and v_last.capture = 'trigger' and "bemi".is_plain(v_relation) then
+      if v_last.image is not null then
+        return next jsonb_populate_record(a_row, v_last.image);
+      end if;
+      return;
+    end if;
+  end if;
+  return query execute 'select * from "bemi".rows_as_of($1, "bemi".moment_at($2), $3)' using a_row, a_time, a_key;
+end
+$$;
+
+-- The same just before or just after a transaction, which is named by the id of one of its changes.
+create function "bemi".as_of_change(a_row anyelement, a_change uuid, a_edge text default 'after', a_key text default null) returns setof anyelement
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select r from "bemi".rows_as_of(a_row, "bemi".moment_of(a_change, a_edge), a_key) as r
+$$;
+
+-- One row's image at a time, in today's columns; NULL where there was none.
+create function "bemi".image_as_of(a_relation regclass, a_key text, a_time timestamptz) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_last "bemi".last_image := "bemi".last_image(a_relation, a_key, a_time);
+begin
+  if v_last.is_known then
+    return v_last.image;
+  end if;
+  return (select image from "bemi".images_as_of(a_relation, "bemi".moment_at(a_time), a_key));
+end
+$$;
+
+-- The past is read-only also where it stands in temporary tables, which a read-only transaction may write.
+create function "bemi".refuse_past_write() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise read_only_sql_transaction using message = format('The past cannot be changed: %s on %I is refused', tg_op, tg_table_name);
+end
+$$;
