@@ -177,7 +177,7 @@ onEachServer("streaming", (open) => {
     await database.port.execute(`drop publication ${OWN_NAME}`);
     await database.port.execute("insert into todos (task) values ('unseen')").catch(() => {});
     await expect(worker.finished).rejects.toMatchObject({
-      code: expect.stringMatching(/wal_unavailable|42704/),
+      code: "wal_unavailable",
     });
     await database.port.query(`select ${BEMI}.reconcile()`);
     // Up to PostgreSQL 17 the slot cannot be read past WAL from when there was none: it is made anew as well.

@@ -17,6 +17,7 @@ export const SQLSTATE = {
   objectNotInPrerequisiteState: "55000",
   undefinedColumn: "42703",
   undefinedFunction: "42883",
+  undefinedObject: "42704",
   undefinedTable: "42P01",
   uniqueViolation: "23505",
   wrongObjectType: "42809",

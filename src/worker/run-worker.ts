@@ -211,6 +211,8 @@ async function run(options: SessionOptions, signal: AbortSignal): Promise<void> 
         continue;
       }
       const code = codeOf(error);
+      // The slot went since it was looked at: the next session says so, or makes it anew.
+      if (code === SQLSTATE.undefinedObject && failures++ < 5) continue;
       if (performance.now() - startedAt > WAS_WELL) failures = 0;
       failures++;
       if (code === SQLSTATE.insufficientPrivilege) throw lacksRights(error);

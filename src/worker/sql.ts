@@ -33,8 +33,10 @@ export async function inTransaction<R>(sql: WorkerSql, fn: (tx: WorkerSql) => Pr
       if (CONNECTION_LOST.test(String((error as { code?: unknown } | null)?.code))) {
         await new Promise((done) => setTimeout(done, 1000));
       }
-      if (isGone()) await new Promise(() => {});
       throw error;
+    } finally {
+      // Neither COMMIT nor ROLLBACK: `running` ends by the loss itself.
+      if (isGone()) await new Promise(() => {});
     }
   });
   try {
