@@ -258,9 +258,13 @@ onEachServer("the limits of the past, from the WAL", (open) => {
     const worker = runWorker({ source: url });
     try {
       await expect.poll(rows, { timeout: 30_000 }).toEqual([{ id: 1, task: "a" }]);
-      notices.length = 0;
-      expect(await rows()).toHaveLength(1);
-      expect(notices).toEqual([]);
+      // Its own checkpoint, and what others write on this server, is WAL as well: it keeps up with that too.
+      const warnings = async (): Promise<number> => {
+        notices.length = 0;
+        expect(await rows()).toHaveLength(1);
+        return notices.length;
+      };
+      await expect.poll(warnings, { timeout: 30_000 }).toBe(0);
     } finally {
       await worker.stop();
     }
