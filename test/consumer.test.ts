@@ -25,8 +25,8 @@ function run(command: string, args: string[], cwd: string): string {
 // Within the checkout for its node_modules, but with the package as it is packed.
 let folder: string;
 beforeAll(() => {
-  mkdirSync(join(root, "dist/consumer"), { recursive: true });
-  folder = mkdtempSync(join(root, "dist/consumer/"));
+  mkdirSync(join(root, ".cache/consumer"), { recursive: true });
+  folder = mkdtempSync(join(root, ".cache/consumer/"));
   const packed = run("npm", ["pack", "--ignore-scripts", "--pack-destination", folder], root).trim().split(
     "\n",
   ).at(-1);
