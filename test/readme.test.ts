@@ -62,7 +62,7 @@ async function shell(code: string, database: TestDatabase, env: Record<string, s
       const { status, stdout, stderr } = spawnSync(
         process.execPath,
         [`dist/src/cli/${command === "bemi" ? "bin" : "bin-poll"}.js`, ...rest.split(" ").filter(Boolean)],
-        { cwd: root, encoding: "utf8", env },
+        { cwd: root, encoding: "utf8", env, timeout: 60_000 },
       );
       expect(status, `${line}\n${stdout}${stderr}`).toBe(0);
       if (pipe) await database.port.execute(stdout);
