@@ -32,7 +32,8 @@ export async function stages(version: string): Promise<void> {
       update todos set is_completed = true where id > i * 10;
       commit;
     end loop; end $$`);
-    const source = await openSource(await openConnection(server.url()), "bemi", undefined);
+    const connection = await openConnection(server.url());
+    const source = await openSource(connection, "bemi", undefined);
     const raw: RawMessage[] = [];
     const reader = await openConnection(server.url());
     const upTo = 0xffffffffffffffffn;
@@ -74,7 +75,7 @@ export async function stages(version: string): Promise<void> {
       }),
       stage("encode", () => changes.reduce((sum, change) => sum + copyLine(change, origin).length, 0)),
     ], { rounds: 9, unit: "changes/s" });
-    await Promise.all([sql, reader, source.db].map((client) => "end" in client ? client.end() : undefined));
+    await Promise.all([sql, reader, connection].map((client) => client.end()));
   } finally {
     await server.remove();
   }
