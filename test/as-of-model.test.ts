@@ -206,7 +206,6 @@ async function check(database: TestDatabase, history: History, capture: "trigger
 const runs = (numRuns: number): object => ({
   numRuns,
   endOnFailure: Boolean(process.env.FAST),
-  ...(process.env.SEED ? { seed: Number(process.env.SEED) } : {}),
 });
 
 onEachDatabase("as of", (open, server) => {
