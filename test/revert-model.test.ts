@@ -149,7 +149,10 @@ async function logged({ port }: TestDatabase): Promise<Set<string>> {
 }
 
 const check = (database: TestDatabase, numRuns: number): Promise<void> =>
-  fc.assert(fc.asyncProperty(history, (given) => there(database, given)), { numRuns });
+  fc.assert(fc.asyncProperty(history, (given) => there(database, given)), {
+    numRuns,
+    ...(process.env.SEED ? { seed: Number(process.env.SEED) } : {}),
+  });
 
 onEachDatabase("reverting a suffix of any history, by triggers", (open, server) => {
   test(

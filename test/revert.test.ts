@@ -54,6 +54,23 @@ onEachCapture("reverting", (open) => {
     });
   });
 
+  test("a row comes back to a key that a row like it is about to leave", async () => {
+    await using db = await open();
+    await db.track("create table pairs (a int, b text, note text, primary key (a, b) deferrable)", ["pairs"]);
+    await db.execute("insert into pairs values (3, 'c', 'new')");
+    const before = await db.rows("pairs");
+    // The second row is as the first one was before.
+    await db.as(
+      { request: 1 },
+      "update pairs set a = 4, note = 'moved'; insert into pairs values (3, 'c', 'new')",
+    );
+    const after = await db.rows("pairs");
+    const undone = await db.revert({ context: { request: 1 } });
+    expect(await db.rows("pairs")).toEqual(before);
+    await db.revert({ transaction: undone.transaction ?? "" });
+    expect(await db.rows("pairs")).toEqual(after);
+  });
+
   test("a change, a row to a time, a table to a time", async () => {
     await using db = await open();
     const { port } = db.database;

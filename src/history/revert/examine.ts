@@ -51,10 +51,13 @@ export async function examine(db: Database, unit: RevertUnit, options: ExamineOp
   for (const [id, table] of [...tables].sort(([a], [b]) => a < b ? -1 : 1)) {
     if (!table) continue;
     const own = kept.filter((story) => tableId(story) === id);
-    const found = (await rowsOf(db, options, table, own, verdict)).map(({ story, row }) => ({
+    const rows = await rowsOf(db, options, table, own, verdict);
+    // At the key of a row that is to come back may stand, looking like it, one that the unit moved there.
+    const moved = new Set(rows.flatMap(({ story, row }) => story.left && row ? [row.locator] : []));
+    const found = rows.map(({ story, row }) => ({
       story,
       row,
-      outcome: rowOutcome(story, table, row),
+      outcome: rowOutcome(story, table, row && !story.left && moved.has(row.locator) ? undefined : row),
     }));
     const readable = await readableSteps(db, schema, table, found.flatMap(({ outcome }) => outcome.steps));
     for (const { story, row, outcome } of found) {
