@@ -1,5 +1,8 @@
+import { advance } from "./advance.ts";
 import { history } from "./history.ts";
+import { idle } from "./idle.ts";
 import { ingest } from "./ingest.ts";
+import { memory } from "./memory.ts";
 import { overhead } from "./overhead.ts";
 import { stages } from "./stages.ts";
 import { statements } from "./statements.ts";
@@ -7,8 +10,11 @@ import { testing } from "./testing.ts";
 import { worker } from "./worker.ts";
 
 const benches: Readonly<Record<string, (version: string) => Promise<void>>> = {
+  advance,
   history,
+  idle,
   ingest,
+  memory,
   overhead,
   testing,
   stages,

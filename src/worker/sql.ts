@@ -116,32 +116,30 @@ export async function copyIn(tx: Pick<WorkerSql, "unsafe">, statement: string): 
   let early: { error: unknown } | undefined;
   const stream = await query.writable();
   let failure: { error: unknown } | undefined;
-  let fail: (error: unknown) => void = () => {};
-  const failed = new Promise<never>((_, reject) => {
-    fail = (error) => {
-      failure ??= { error };
-      reject(error);
-    };
-    query.reject = fail;
-    stream.on("error", fail);
-  });
-  failed.catch(() => {});
+  let wake: () => void = () => {};
+  const fail = (error: unknown): void => {
+    failure ??= { error };
+    wake();
+  };
+  query.reject = fail;
+  stream.on("error", fail).on("drain", () => wake());
   if (early) fail(early.error);
+  // One promise a wait: racing the same again and again would keep all of them as long as the COPY lasts.
+  const wait = (start: (done: () => void) => boolean): Promise<void> =>
+    new Promise<void>((done) => {
+      wake = done;
+      if (failure || start(done)) done();
+    }).then(() => {
+      if (failure) throw failure.error;
+    });
   return {
-    write: async (text) => {
-      if (failure) throw failure.error;
-      if (!stream.write(text)) {
-        await Promise.race([
-          failed,
-          new Promise((done) => stream.once("drain", done)),
-        ]);
-      }
-    },
-    end: async () => {
-      await Promise.race([failed, new Promise<void>((done) => stream.end(() => done()))]);
-      // An error after the last row comes in place of the end.
-      if (failure) throw failure.error;
-    },
+    write: (text) => wait(() => stream.write(text)),
+    // An error after the last row comes in place of the end.
+    end: () =>
+      wait((done) => {
+        stream.end(() => done());
+        return false;
+      }),
     abort: () => void stream.destroy(new Error("Given up")),
   };
 }

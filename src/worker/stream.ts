@@ -9,7 +9,7 @@ import { VALUE_SETTINGS } from "./values.ts";
 /** What a walsender sends, message by message, as it is committed. */
 export interface WalStream extends AsyncDisposable {
   /**
-   * What has come since the last call; waits for something, but not longer than `timeout` milliseconds.
+   * What comes next of what has come; waits for something, but not longer than `timeout` milliseconds.
    *
    * @throws what ended the connection
    */
@@ -34,6 +34,14 @@ export interface StreamOptions {
 
 /** Bytes that may wait before the socket is paused: status updates go on meanwhile. */
 const QUEUE_BYTES = 8 * 1024 * 1024;
+
+/** Bytes from which on a batch is large enough: what is made of it for the log is many times as much. */
+const BATCH_BYTES = 128 * 1024;
+
+interface Batch {
+  readonly messages: RawMessage[];
+  bytes: number;
+}
 
 /**
  * Streams a slot (PostgreSQL documentation, 55.4 Streaming Replication Protocol).
@@ -66,7 +74,7 @@ function receive(
   { statusInterval, signal }: StreamOptions,
   end: () => Promise<void>,
 ): WalStream {
-  let queue: RawMessage[] = [];
+  const queue: Batch[] = [];
   let queuedBytes = 0;
   let sentLsn = 0n;
   let acknowledged = 0n;
@@ -91,7 +99,10 @@ function receive(
     heardAt = Date.now();
     if (chunk[0] === XLOG_DATA) {
       const lsn = chunk.readBigUInt64BE(1);
-      queue.push([lsn, chunk.subarray(25)]);
+      let batch = queue.at(-1);
+      if (!batch || batch.bytes >= BATCH_BYTES) queue.push(batch = { messages: [], bytes: 0 });
+      batch.messages.push([lsn, chunk.subarray(25)]);
+      batch.bytes += chunk.length;
       queuedBytes += chunk.length;
       if (queuedBytes > QUEUE_BYTES) duplex.pause();
     } else if (chunk[0] === KEEPALIVE) {
@@ -119,11 +130,10 @@ function receive(
         });
       }
       if (ended) throw ended.error;
-      const taken = queue;
-      queue = [];
-      queuedBytes = 0;
-      duplex.resume();
-      return taken;
+      const taken = queue.shift();
+      queuedBytes -= taken?.bytes ?? 0;
+      if (queuedBytes <= QUEUE_BYTES) duplex.resume();
+      return taken?.messages ?? [];
     },
     get isWaiting() {
       return queue.length > 0;
