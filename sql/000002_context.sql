@@ -71,9 +71,9 @@ declare
   v_character text;
 begin
   if v_text ~ '%(2[1346AB]|3[BCEF]|40|5E|60|7C)' and v_text ~ '[{ ]"SQL": "'
-    and v_text ~ '^[A-Za-z0-9_{},:"''\\/=()% .~[\]-]*$'
+    and v_text ~ E'^[A-Za-z0-9_{},:"''\\\\/=()% .~[\\]-]*$'
   then
-    if replace(v_text, '%%', '') not like '%\%%' then
+    if replace(v_text, '%%', '') not like E'%\\%%' then
       v_text := replace(v_text, '%%', '%');
     end if;
     foreach v_character in array string_to_array('!#$&*+;<>?@^`|', null) loop

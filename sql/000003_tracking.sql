@@ -110,7 +110,7 @@ $$;
 create function "bemi".is_capture(a_name name) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
-  select a_name like '!bemi\_%' or a_name like '\_bemi\_row\_trigger\_%'
+  select a_name like E'!bemi\\_%' or a_name like E'\\_bemi\\_row\\_trigger\\_%'
 $$;
 
 -- Statement-level capture reads transition tables. It reports a statement after all that its row triggers did, so a
@@ -273,7 +273,7 @@ create function "bemi".refusal(a_relation regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select case
-    when n.nspname = 'pg_catalog' or n.nspname = 'information_schema' or n.nspname like 'pg\_toast%' then 'it is a system catalog'
+    when n.nspname = 'pg_catalog' or n.nspname = 'information_schema' or n.nspname like E'pg\\_toast%' then 'it is a system catalog'
     when n.oid = '"bemi".changes'::regclass::oid or n.nspname = (select nspname from pg_namespace where oid = (select relnamespace from pg_class where oid = '"bemi".changes'::regclass)) then 'it belongs to the log itself'
     when "bemi".is_installation(n.oid) then 'it belongs to another installation of Bemi'
     when c.relpersistence = 't' then 'it is temporary'

@@ -429,7 +429,7 @@ begin
       and transaction_id + 0 = v_frame.transaction_id and operation = 'DELETE' and "table" = v_frame.name
       and committed_at >= transaction_timestamp() - interval '1 minute';
     perform set_config('bemi.maintenance', '', true);
-    perform set_config('bemi.statements', regexp_replace(v_statements, '^([0-9]+:[A-Z]+:)[0-9]*;', '\1;'), true);
+    perform set_config('bemi.statements', regexp_replace(v_statements, '^([0-9]+:[A-Z]+:)[0-9]*;', E'\\1;'), true);
     return null;
   end if;
 
@@ -447,7 +447,7 @@ begin
   v_index := "bemi".write_change(v_frame, v_operation,
     v_masked_before, v_masked_after, v_lsn, v_index);
   if v_is_move and tg_op = 'DELETE' then
-    perform set_config('bemi.statements', regexp_replace(v_statements, '^([0-9]+:[A-Z]+:)[0-9]*;', '\1' || v_index || ';'), true);
+    perform set_config('bemi.statements', regexp_replace(v_statements, '^([0-9]+:[A-Z]+:)[0-9]*;', E'\\1' || v_index || ';'), true);
   end if;
   return null;
 end

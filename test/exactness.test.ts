@@ -58,6 +58,31 @@ onEachServer("what every path of capture has alike", (open) => {
     ]);
   });
 
+  test.each(CAPTURES)(
+    "a partition's move, whatever a backslash means to the session (%s)",
+    async (capture) => {
+      await using database = await open();
+      const changes = await run(database, capture, {
+        tables:
+          `create table todos (id int, list int, twice int generated always as (id * 2) stored) partition by list (list);
+        create table todos_1 partition of todos for values in (1);
+        create table todos_2 partition of todos for values in (2)`,
+        tracked: ["todos"],
+        statements: [
+          "set standard_conforming_strings = off",
+          "insert into todos values (1, 1), (2, 1)",
+          "update todos set list = 2",
+        ],
+      });
+      expect(changes.map((change) => `${change.operation} ${change.after.id} ${change.after.list}`)).toEqual([
+        "CREATE 1 1",
+        "CREATE 2 1",
+        "UPDATE 1 2",
+        "UPDATE 2 2",
+      ]);
+    },
+  );
+
   test.each(CAPTURES)("the context that was in force when the statement began (%s)", async (capture) => {
     await using database = await open();
     const changes = await run(database, capture, {

@@ -121,6 +121,17 @@ test("the generated SQL is fresh", () => {
   expect(status).toBe(0);
 });
 
+test("the SQL means the same whatever the session's standard_conforming_strings", () => {
+  const plain: string[] = [];
+  for (const file of readdirSync(join(root, "sql"), { recursive: true, encoding: "utf8" })) {
+    if (!file.endsWith(".sql")) continue;
+    const tokens = readFileSync(join(root, "sql", file), "utf8")
+      .match(/--[^\n]*|\be'(?:[^'\\]|\\[^]|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"/gi) ?? [];
+    plain.push(...tokens.filter((token) => token.startsWith("'") && token.includes("\\")));
+  }
+  expect(plain).toEqual([]);
+});
+
 test("the tarball holds the built package, its SQL and its papers, and nothing else", () => {
   const { stdout } = spawnSync("npm", ["pack", "--dry-run", "--json", "--ignore-scripts"], {
     cwd: root,

@@ -82,11 +82,11 @@ select 'warning', 'other-bemi', t.tgrelid::regclass::text,
   format('the trigger %I of another Bemi writes a message for each row besides', t.tgname),
   format('drop trigger %I on %s;', t.tgname, t.tgrelid::regclass)
 from pg_trigger t join pg_proc p on p.oid = t.tgfoid
-where p.proname like '\_bemi\_%' and p.pronamespace <> '"bemi"'::regnamespace and not t.tgisinternal and t.tgparentid = 0
+where p.proname like E'\\_bemi\\_%' and p.pronamespace <> '"bemi"'::regnamespace and not t.tgisinternal and t.tgparentid = 0
 union all
 select 'warning', 'other-bemi', e.evtname::text,
   'this event trigger of another Bemi gives new tables its triggers',
   format('drop event trigger %I;', e.evtname)
 from pg_event_trigger e join pg_proc p on p.oid = e.evtfoid
-where p.proname like '\_bemi\_%' and p.pronamespace <> '"bemi"'::regnamespace
+where p.proname like E'\\_bemi\\_%' and p.pronamespace <> '"bemi"'::regnamespace
 order by 1, 2, 3

@@ -63,7 +63,7 @@ select 'error', 'function-changed', p.oid::regprocedure::text,
   'is no longer SECURITY DEFINER with a search_path of its own: writes of other roles are not recorded, or fail',
   format('alter function %s security definer set search_path = pg_catalog, pg_temp;', p.oid::regprocedure)
 from definers d join pg_proc p on p.oid = to_regprocedure('"bemi".' || d.signature)
-where not p.prosecdef or coalesce(array_to_string(p.proconfig, ' '), '') not like '%search\_path=pg\_catalog, pg\_temp%'
+where not p.prosecdef or coalesce(array_to_string(p.proconfig, ' '), '') not like E'%search\\_path=pg\\_catalog, pg\\_temp%'
 union all
 select 'error', 'log-rights', relation::text,
   format('%s may %s it', grantee_name, string_agg(lower(privilege_type), ', ' order by privilege_type)),

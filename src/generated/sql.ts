@@ -365,9 +365,9 @@ declare
   v_character text;
 begin
   if v_text ~ '%(2[1346AB]|3[BCEF]|40|5E|60|7C)' and v_text ~ '[{ ]"SQL": "'
-    and v_text ~ '^[A-Za-z0-9_{},:"''\\\\/=()% .~[\\]-]*$'
+    and v_text ~ E'^[A-Za-z0-9_{},:"''\\\\\\\\/=()% .~[\\\\]-]*$'
   then
-    if replace(v_text, '%%', '') not like '%\\%%' then
+    if replace(v_text, '%%', '') not like E'%\\\\%%' then
       v_text := replace(v_text, '%%', '%');
     end if;
     foreach v_character in array string_to_array('!#$&*+;<>?@^\`|', null) loop
@@ -541,7 +541,7 @@ $$;
 create function "bemi".is_capture(a_name name) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
-  select a_name like '!bemi\\_%' or a_name like '\\_bemi\\_row\\_trigger\\_%'
+  select a_name like E'!bemi\\\\_%' or a_name like E'\\\\_bemi\\\\_row\\\\_trigger\\\\_%'
 $$;
 
 -- Statement-level capture reads transition tables. It reports a statement after all that its row triggers did, so a
@@ -704,7 +704,7 @@ create function "bemi".refusal(a_relation regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select case
-    when n.nspname = 'pg_catalog' or n.nspname = 'information_schema' or n.nspname like 'pg\\_toast%' then 'it is a system catalog'
+    when n.nspname = 'pg_catalog' or n.nspname = 'information_schema' or n.nspname like E'pg\\\\_toast%' then 'it is a system catalog'
     when n.oid = '"bemi".changes'::regclass::oid or n.nspname = (select nspname from pg_namespace where oid = (select relnamespace from pg_class where oid = '"bemi".changes'::regclass)) then 'it belongs to the log itself'
     when "bemi".is_installation(n.oid) then 'it belongs to another installation of Bemi'
     when c.relpersistence = 't' then 'it is temporary'
@@ -1439,7 +1439,7 @@ begin
       and transaction_id + 0 = v_frame.transaction_id and operation = 'DELETE' and "table" = v_frame.name
       and committed_at >= transaction_timestamp() - interval '1 minute';
     perform set_config('bemi.maintenance', '', true);
-    perform set_config('bemi.statements', regexp_replace(v_statements, '^([0-9]+:[A-Z]+:)[0-9]*;', '\\1;'), true);
+    perform set_config('bemi.statements', regexp_replace(v_statements, '^([0-9]+:[A-Z]+:)[0-9]*;', E'\\\\1;'), true);
     return null;
   end if;
 
@@ -1457,7 +1457,7 @@ begin
   v_index := "bemi".write_change(v_frame, v_operation,
     v_masked_before, v_masked_after, v_lsn, v_index);
   if v_is_move and tg_op = 'DELETE' then
-    perform set_config('bemi.statements', regexp_replace(v_statements, '^([0-9]+:[A-Z]+:)[0-9]*;', '\\1' || v_index || ';'), true);
+    perform set_config('bemi.statements', regexp_replace(v_statements, '^([0-9]+:[A-Z]+:)[0-9]*;', E'\\\\1' || v_index || ';'), true);
   end if;
   return null;
 end
@@ -3448,13 +3448,13 @@ select 'warning', 'other-bemi', t.tgrelid::regclass::text,
   format('the trigger %I of another Bemi writes a message for each row besides', t.tgname),
   format('drop trigger %I on %s;', t.tgname, t.tgrelid::regclass)
 from pg_trigger t join pg_proc p on p.oid = t.tgfoid
-where p.proname like '\\_bemi\\_%' and p.pronamespace <> '"bemi"'::regnamespace and not t.tgisinternal and t.tgparentid = 0
+where p.proname like E'\\\\_bemi\\\\_%' and p.pronamespace <> '"bemi"'::regnamespace and not t.tgisinternal and t.tgparentid = 0
 union all
 select 'warning', 'other-bemi', e.evtname::text,
   'this event trigger of another Bemi gives new tables its triggers',
   format('drop event trigger %I;', e.evtname)
 from pg_event_trigger e join pg_proc p on p.oid = e.evtfoid
-where p.proname like '\\_bemi\\_%' and p.pronamespace <> '"bemi"'::regnamespace
+where p.proname like E'\\\\_bemi\\\\_%' and p.pronamespace <> '"bemi"'::regnamespace
 order by 1, 2, 3
 `,
   `-- What bemi doctor asks about settings that switch things off unseen: severity, name, object, problem, repair.
@@ -3670,7 +3670,7 @@ select 'error', 'function-changed', p.oid::regprocedure::text,
   'is no longer SECURITY DEFINER with a search_path of its own: writes of other roles are not recorded, or fail',
   format('alter function %s security definer set search_path = pg_catalog, pg_temp;', p.oid::regprocedure)
 from definers d join pg_proc p on p.oid = to_regprocedure('"bemi".' || d.signature)
-where not p.prosecdef or coalesce(array_to_string(p.proconfig, ' '), '') not like '%search\\_path=pg\\_catalog, pg\\_temp%'
+where not p.prosecdef or coalesce(array_to_string(p.proconfig, ' '), '') not like E'%search\\\\_path=pg\\\\_catalog, pg\\\\_temp%'
 union all
 select 'error', 'log-rights', relation::text,
   format('%s may %s it', grantee_name, string_agg(lower(privilege_type), ', ' order by privilege_type)),
