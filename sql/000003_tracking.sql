@@ -229,6 +229,9 @@ begin
   end if;
   if v_changed and v_capture = 'wal' then
     perform "bemi".note_version(a_relation);
+  elsif v_changed then
+    -- Here, for where the first write registered it, those of others would wait for its commit.
+    perform "bemi".current_source('trigger');
   end if;
   return v_changed;
 end

@@ -433,4 +433,21 @@ onEachServer("as of now, from the WAL", (open) => {
       await worker.stop();
     }
   });
+
+  test("without a slot says that nothing reads the WAL, unless what is in the log will do", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await install(db);
+    await createSlot(db);
+    await port.execute(TODOS);
+    await track(db, "todos", { capture: "wal" });
+    await runWorker({ source: database.url, once: true }).finished;
+    await port.execute(`select pg_drop_replication_slot(${BEMI}.slot_name())`);
+    const now = await clock(database);
+    const refused = { code: "log_behind", hint: expect.stringContaining("bemi worker") };
+    await expect(api.asOf(db, "todos", now, { schema })).rejects.toMatchObject(refused);
+    expect(await api.asOf(db, "todos", now, { schema, wait: false })).toEqual([]);
+    await expect(api.planRevert(db, { context: { request: 1 } }, { schema })).rejects.toMatchObject(refused);
+    await expect(api.revert(db, { context: { request: 1 } }, { schema })).rejects.toMatchObject(refused);
+  });
 });

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { revert } from "../src/history/mod.ts";
-import { waitForLog } from "../src/history/revert/lag.ts";
+import { waitForWorker } from "../src/history/worker-lag.ts";
 import { baseline } from "../src/install/mod.ts";
 import { createSlot, install, runWorker, SCHEMA, track } from "./support/installation.ts";
 import { onEachDatabase, onEachServer, type TestDatabase } from "./support/databases.ts";
@@ -141,7 +141,7 @@ async function there(
 
 // A transaction that changed nothing, or only locked rows, is not in the log.
 async function logged({ port }: TestDatabase): Promise<Set<string>> {
-  await waitForLog(port, SCHEMA);
+  await waitForWorker(port, { schema: SCHEMA, wait: 60_000 });
   const rows = await port.query<{ id: string }>(
     `select distinct transaction_id::text as id from "${SCHEMA}".changes where operation <> 'SNAPSHOT'`,
   );

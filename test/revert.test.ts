@@ -71,6 +71,19 @@ onEachCapture("reverting", (open) => {
     expect(await db.rows("pairs")).toEqual(after);
   });
 
+  test("a row that others deleted and brought back goes too, generated columns and all", async () => {
+    await using db = await open();
+    await db.track(
+      "create table todos (id int primary key, n int, twice int generated always as (n * 2) stored)",
+      ["todos"],
+    );
+    await db.as({ request: 1 }, "insert into todos values (1, 1), (2, 2)");
+    await db.as({ request: 2 }, "delete from todos where id = 1");
+    await db.revert({ context: { request: 2 } });
+    expect(await db.revert({ context: { request: 1 } })).toMatchObject({ conflicts: [] });
+    expect(await db.rows("todos")).toEqual([]);
+  });
+
   test("a change, a row to a time, a table to a time", async () => {
     await using db = await open();
     const { port } = db.database;

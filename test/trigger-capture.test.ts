@@ -553,6 +553,18 @@ onEachServer("trigger capture", (open) => {
     expect(String(changes[4999]?.context.SQL)).toHaveLength(1000);
   });
 
+  test("the first write of a fresh database makes nobody wait for its commit", async () => {
+    await using database = await open();
+    await tracking(database, "create table todos (id int primary key)", "todos");
+    const [one, other] = [database.connect({ max: 1 }), database.connect({ max: 1 })];
+    await one`begin`;
+    await one`insert into todos values (1)`;
+    await other`set lock_timeout = '1s'`;
+    await other`insert into todos values (2)`;
+    await one`commit`;
+    expect(await story(database.port)).toHaveLength(2);
+  });
+
   test("overlapping transactions: readers in the total order see each key's history as it happened", async () => {
     await using database = await open();
     await tracking(database, "create table todos (id int primary key, n int)", "todos");

@@ -660,6 +660,9 @@ begin
   end if;
   if v_changed and v_capture = 'wal' then
     perform "bemi".note_version(a_relation);
+  elsif v_changed then
+    -- Here, for where the first write registered it, those of others would wait for its commit.
+    perform "bemi".current_source('trigger');
   end if;
   return v_changed;
 end
@@ -2580,16 +2583,36 @@ begin
 end
 $$;
 
--- How many bytes of WAL the worker has yet to read, also where it has not begun; NULL where there is no slot here. What
--- is not above \`covered\` is in the log, or was nothing of ours.
-create function "bemi".wal_lag(out bytes bigint, out covered pg_lsn, out is_active boolean)
+-- How many bytes of WAL the worker has yet to read, also where it has not begun; no row where there is no slot here. What
+-- is not above \`covered\` was read, and is in this log where there is a checkpoint.
+create function "bemi".wal_lag(out bytes bigint, out covered pg_lsn, out is_active boolean, out has_checkpoint boolean)
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
   select greatest(pg_current_wal_flush_lsn() - greatest(c.end_lsn, s.confirmed_flush_lsn), 0)::bigint,
-    greatest(c.end_lsn, s.confirmed_flush_lsn), s.active
+    greatest(c.end_lsn, s.confirmed_flush_lsn), s.active, c.slot is not null
   from pg_replication_slots s left join "bemi".checkpoints c on c.slot = s.slot_name
   where s.database = current_database() and (c.slot is not null or s.slot_name = "bemi".slot_name()) and not pg_is_in_recovery()
   order by c.updated_at desc nulls last limit 1
+$$;
+
+-- Up to where the log has to have the WAL for what was committed until a time to be in it; NULL where nothing is
+-- captured from the WAL, or the log is past that time already: commits are read in their order.
+create function "bemi".wal_target(a_time timestamptz) returns pg_lsn
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not exists (select from "bemi".tracked_tables where capture = 'wal') or pg_is_in_recovery() then
+    return null;
+  end if;
+  if exists (
+    select from "bemi".sources s, lateral (select c.committed_at from "bemi".changes c where c.source_id = s.id
+      order by c.commit_lsn desc, c.transaction_index desc limit 1) as l
+    where s.capture = 'wal' and l.committed_at > a_time)
+  then
+    return null;
+  end if;
+  return pg_current_wal_flush_lsn();
+end
 $$;
 
 -- From when on rows are known, in words.

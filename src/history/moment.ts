@@ -11,12 +11,19 @@ export function momentCall(
   moment: Moment,
   bind: Bind,
 ): { name: "as_of" | "as_of_change"; arguments: string } {
-  if (typeof moment === "string" || moment instanceof Date) {
-    return {
-      name: "as_of",
-      arguments: bind(typeof moment === "string" ? moment : moment.toISOString(), "timestamptz"),
-    };
-  }
+  if (isTime(moment)) return { name: "as_of", arguments: bind(timeOf(moment), "timestamptz") };
   const [edge, change] = "before" in moment ? ["before", moment.before] : ["after", moment.after];
   return { name: "as_of_change", arguments: `${bind(change, "uuid")}, ${bind(edge, "text")}` };
+}
+
+/** A moment's time as PostgreSQL reads it; `undefined` where it is named by a change. */
+export function timeOf(moment: Date | string): string;
+export function timeOf(moment: Moment): string | undefined;
+export function timeOf(moment: Moment): string | undefined {
+  if (!isTime(moment)) return undefined;
+  return typeof moment === "string" ? moment : moment.toISOString();
+}
+
+function isTime(moment: Moment): moment is Date | string {
+  return typeof moment === "string" || moment instanceof Date;
 }

@@ -7,7 +7,7 @@ import { DEFAULT_SCHEMA } from "../../identifiers.ts";
 import { requireInstalled } from "../../install/schema.ts";
 import { type RevertConflict, RevertRefused } from "./conflicts.ts";
 import { examine, type Examined } from "./examine.ts";
-import { waitForLog } from "./lag.ts";
+import { waitForWorker } from "../worker-lag.ts";
 import type { RevertOptions, RevertPlan } from "./plan.ts";
 import { type Adjusted, settle, Unsettled } from "./settle.ts";
 import { statements } from "./statements.ts";
@@ -40,10 +40,10 @@ export async function revert(
   unit: RevertUnit,
   options: RevertOptions = {},
 ): Promise<RevertResult> {
-  const { schema = DEFAULT_SCHEMA, onConflict = "refuse" } = options;
+  const { schema = DEFAULT_SCHEMA, onConflict = "refuse", wait = 10_000 } = options;
   const database = connect(db);
   await requireInstalled(database, schema);
-  await waitForLog(database, schema, options.wait);
+  await waitForWorker(database, { schema, wait });
   return await withContext({ reverts: describeUnit(unit) }, () =>
     database.transaction(async (tx) => {
       const examined = await examine(tx, unit, { schema, onConflict, lock: true });

@@ -4,7 +4,7 @@ import { DEFAULT_SCHEMA } from "../../identifiers.ts";
 import { requireInstalled } from "../../install/schema.ts";
 import type { OnConflict, RevertConflict } from "./conflicts.ts";
 import { examine } from "./examine.ts";
-import { waitForLog } from "./lag.ts";
+import { waitForWorker } from "../worker-lag.ts";
 import type { RevertUnit } from "./unit.ts";
 
 export interface RevertOptions {
@@ -61,10 +61,10 @@ export async function planRevert(
   unit: RevertUnit,
   options: RevertOptions = {},
 ): Promise<RevertPlan> {
-  const { schema = DEFAULT_SCHEMA, onConflict = "refuse" } = options;
+  const { schema = DEFAULT_SCHEMA, onConflict = "refuse", wait = 10_000 } = options;
   const database = connect(db);
   await requireInstalled(database, schema);
-  await waitForLog(database, schema, options.wait);
+  await waitForWorker(database, { schema, wait });
   return await database.transaction(async (tx) =>
     (await examine(tx, unit, { schema, onConflict, lock: false })).plan
   );

@@ -6,7 +6,7 @@ import { DEFAULT_SCHEMA } from "../../identifiers.ts";
 import { requireInstalled } from "../../install/schema.ts";
 import { RevertRefused } from "./conflicts.ts";
 import { examine } from "./examine.ts";
-import { waitForLog } from "./lag.ts";
+import { waitForWorker } from "../worker-lag.ts";
 import type { RevertOptions } from "./plan.ts";
 import { script } from "./statements.ts";
 import { describeUnit, type RevertUnit } from "./unit.ts";
@@ -23,10 +23,10 @@ export async function revertScript(
   unit: RevertUnit,
   options: RevertOptions = {},
 ): Promise<string> {
-  const { schema = DEFAULT_SCHEMA, onConflict = "refuse" } = options;
+  const { schema = DEFAULT_SCHEMA, onConflict = "refuse", wait = 10_000 } = options;
   const database = connect(db);
   await requireInstalled(database, schema);
-  await waitForLog(database, schema, options.wait);
+  await waitForWorker(database, { schema, wait });
   const { plan, batches, deferred, isRefused } = await database.transaction((tx) =>
     examine(tx, unit, { schema, onConflict, lock: false })
   );

@@ -36,7 +36,9 @@ const NOTHING: RowOutcome = { steps: [], conflicts: [] };
 function deletion(story: RowStory, table: TableFacts, row: LiveRow): RowOutcome {
   // Of a column that came later the image knows nothing, and somebody may have filled it.
   const isWider = story.foreign.length > 0 &&
-    [...row.image.keys()].some((column) => !story.left?.has(column));
+    table.columns.some(({ name, isGenerated }) =>
+      !isGenerated && row.image.has(name) && !story.left?.has(name)
+    );
   return {
     steps: [{ operation: "DELETE", table, story, row, values: new Map(), to: undefined }],
     conflicts: row.differing.length > 0 || story.isInterleaved || isWider
