@@ -1,13 +1,9 @@
-import { spawnSync } from "node:child_process";
-import { fileURLToPath } from "node:url";
 import type postgres from "postgres";
 import { expect, test, vi } from "vitest";
 import type { WorkerEvent } from "../src/worker/mod.ts";
 import { onEachServer, type TestDatabase } from "./support/databases.ts";
-import { BEMI, createSlot, install, poll, runWorker, SCHEMA, track } from "./support/installation.ts";
+import { BEMI, createSlot, install, poll, runWorker, track } from "./support/installation.ts";
 import { seen } from "./support/todos.ts";
-// @ts-expect-error plain JavaScript, as it runs before anything is built
-import { tool } from "./tools/install.mjs";
 
 type Real = TestDatabase & { url: string; db: postgres.Sql };
 
@@ -116,27 +112,6 @@ onEachServer("polling on a schedule", (open) => {
     expect(await seen(log.port)).toHaveLength(3);
     expect(await partitions()).toHaveLength(before + 1);
     expect(await seen(database.port)).toEqual([]);
-  });
-
-  test.each([
-    ["Node", () => [process.execPath]],
-    ["Deno", () => [(tool as (name: string) => string)("deno"), "run", "-A"]],
-    ["Bun", () => [(tool as (name: string) => string)("bun")]],
-  ])("a schedule under %s writes what is there, and its process ends by itself", async (_name, command) => {
-    await using database = await open();
-    await todos(database);
-    await write(database, 3);
-    const [executable = "", ...args] = command();
-    const { stdout, stderr, status } = spawnSync(executable, [...args, "poll.mjs", database.url, SCHEMA], {
-      cwd: fileURLToPath(new URL("runtimes/", import.meta.url)),
-      encoding: "utf8",
-      timeout: 50_000,
-    });
-    expect([status, stdout.trim()], stderr).toEqual([
-      0,
-      '{"written":3,"setAside":0,"isCaughtUp":true,"isBusy":false}',
-    ]);
-    expect((await seen(database.port)).map(({ context }) => context.job)).toEqual([0, 1, 2]);
   });
 
   test("what keeps it from working is thrown, with the remedy", async () => {

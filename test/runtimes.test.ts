@@ -1,58 +1,68 @@
-import { spawnSync } from "node:child_process";
-import { createRequire } from "node:module";
-import { fileURLToPath } from "node:url";
-import { beforeAll, expect, test } from "vitest";
-// @ts-expect-error plain JavaScript, as it runs before anything is built
-import { installTools, tool } from "./tools/install.mjs";
-import { EXPECTED } from "./runtimes/isolation.js";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import type { Results } from "./runtimes/run.ts";
+import { onEachServer, type TestDatabase } from "./support/databases.ts";
+import { SCHEMA } from "./support/installation.ts";
+import { type PackedProject, packedProject } from "./support/packed.ts";
+import { PROCESS_RUNTIMES, runToEnd, start } from "./support/runtimes.ts";
+import { suiteNames } from "./support/suite-names.ts";
+import { seen } from "./support/todos.ts";
+import { startWorkerd } from "./support/workerd.ts";
 
-const folder = fileURLToPath(new URL("runtimes/", import.meta.url));
-
+let project: PackedProject;
 beforeAll(() => {
-  (installTools as () => void)();
+  project = packedProject();
 });
+afterAll(() => project?.[Symbol.dispose]());
 
-test.each([
-  ["Node", () => [process.execPath, "main.mjs"]],
-  ["Deno", () => [(tool as (name: string) => string)("deno"), "run", "--no-config", "-A", "main.mjs"]],
-  ["Bun", () => [(tool as (name: string) => string)("bun"), "main.mjs"]],
-])("%s keeps two concurrent contexts apart", (_name, command) => {
-  const [executable = "", ...args] = command();
-  const { stdout, stderr } = spawnSync(executable, args, { cwd: folder, encoding: "utf8" });
-  expect(stdout.trim(), stderr).toBe(EXPECTED);
-});
+onEachServer("the packed package", (open) => {
+  describe.each(PROCESS_RUNTIMES)("under $name", ({ name: runtime, entry, command }) => {
+    const found = command();
+    let database: TestDatabase & { url: string };
+    let results: Results = {};
+    beforeAll(async () => {
+      if (!found) return;
+      database = await open();
+      const args = [`runtimes/${entry}.js`, database.url, SCHEMA];
+      results = JSON.parse(runToEnd({ command: found, args, cwd: project.folder })) as Results;
+    }, 160_000);
+    afterAll(() => database?.[Symbol.asyncDispose]());
 
-test("Bun.serve's fetch and routes run in the context of their request, and websockets pass through", () => {
-  const bun = (tool as (name: string) => string)("bun");
-  const { stdout, stderr } = spawnSync(bun, ["bun-serve.mjs"], { cwd: folder, encoding: "utf8" });
-  expect(stdout.trim().split("\n"), stderr).toEqual([
-    "static",
-    '{"request_id":"r2","user_id":2,"params":{"id":"7"}}',
-    '{"request_id":"r3","user_id":3,"params":{}}',
-    '{"request_id":"r4","user_id":4}',
-    '{"job":"import"}',
-  ]);
-});
+    test.skipIf(!found).each(suiteNames(runtime))("%s", (name) => {
+      expect(results[name]).toBeNull();
+    });
 
-test("workerd keeps two concurrent contexts apart", async () => {
-  const require = createRequire(new URL("tools/package.json", import.meta.url));
-  const { Miniflare } = require("miniflare") as {
-    Miniflare: new (
-      options: object,
-    ) => { dispatchFetch(url: string): Promise<Response>; dispose(): Promise<void> };
-  };
-  const worker = new Miniflare({
-    modules: true,
-    modulesRoot: fileURLToPath(new URL("../", import.meta.url)),
-    modulesRules: [{ type: "ESModule", include: ["**/*.js", "**/*.mjs"] }],
-    scriptPath: `${folder}worker.mjs`,
-    compatibilityDate: "2026-04-01",
-    compatibilityFlags: ["nodejs_als"],
+    test.skipIf(!found)("bemi-poll streams, and ends well by SIGTERM", async () => {
+      if (!found) return;
+      await using running = start({
+        command: found,
+        args: ["node_modules/@bemi/core/dist/src/cli/bin-poll.js", "--schema", SCHEMA, "--mode", "stream"],
+        env: { DATABASE_URL: database.url },
+        cwd: project.folder,
+      });
+      await running.printed(/"mode":"stream"/);
+      await database.port.execute("insert into notes values (99999, 'by bemi-poll')");
+      await vi.waitFor(async () => {
+        expect((await seen(database.port)).at(-1)?.after.text).toBe("by bemi-poll");
+      }, { timeout: 20_000 });
+      expect(await running.terminate()).toBe(0);
+    });
   });
-  try {
-    const response = await worker.dispatchFetch("http://localhost/");
-    expect(await response.text()).toBe(EXPECTED);
-  } finally {
-    await worker.dispose();
-  }
+
+  describe("in workerd", () => {
+    let results: Results = {};
+    beforeAll(async () => {
+      await using database = await open();
+      const entry = join(project.folder, "runtimes/workerd.js");
+      await using worker = await startWorkerd(entry, { URL: database.url, SCHEMA });
+      const response = await worker.fetch("/");
+      const text = await response.text();
+      if (!response.ok) throw new Error(text);
+      results = JSON.parse(text) as Results;
+    }, 160_000);
+
+    test.each(suiteNames("Workers"))("%s", (name) => {
+      expect(results[name]).toBeNull();
+    });
+  });
 });

@@ -1,60 +1,10 @@
-import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import type { PollResult } from "../src/worker/mod.ts";
 import { onEachServer } from "./support/databases.ts";
 import { createSlot, install, SCHEMA, track } from "./support/installation.ts";
 import { seen } from "./support/todos.ts";
-// @ts-expect-error plain JavaScript, as it runs before anything is built
-import { installTools } from "./tools/install.mjs";
-
-interface MiniflareLike {
-  dispatchFetch(url: string, init?: object): Promise<Response>;
-  getWorker(): Promise<{ scheduled(options: object): Promise<{ outcome: string }> }>;
-  dispose(): Promise<void>;
-}
-
-const require = createRequire(new URL("tools/package.json", import.meta.url));
-
-/** The Worker as its tools bundle it. */
-async function bundle(entry: string): Promise<string> {
-  const esbuild = require("esbuild") as {
-    build(options: object): Promise<{ outputFiles: { text: string }[] }>;
-  };
-  const { outputFiles } = await esbuild.build({
-    entryPoints: [fileURLToPath(new URL(entry, import.meta.url))],
-    bundle: true,
-    write: false,
-    format: "esm",
-    platform: "neutral",
-    mainFields: ["workerd", "module", "main"],
-    conditions: ["workerd", "worker", "import"],
-    external: ["node:*", "cloudflare:*"],
-  });
-  return outputFiles[0]?.text ?? "";
-}
-
-let script: string;
-beforeAll(async () => {
-  (installTools as () => void)();
-  script = await bundle("runtimes/cron-worker.mjs");
-});
-
-let worker: MiniflareLike | undefined;
-afterAll(() => worker?.dispose());
-
-async function start(bindings: Record<string, string>): Promise<MiniflareLike> {
-  const { Miniflare } = require("miniflare") as { Miniflare: new (options: object) => MiniflareLike };
-  await worker?.dispose();
-  worker = new Miniflare({
-    modules: true,
-    script,
-    compatibilityDate: "2026-04-01",
-    compatibilityFlags: ["nodejs_compat"],
-    bindings,
-  });
-  return worker;
-}
+import { startWorkerd } from "./support/workerd.ts";
 
 onEachServer("Cloudflare's workerd", (open) => {
   test("requests write with their contexts, and a cron brings them into the log", async () => {
@@ -66,23 +16,20 @@ onEachServer("Cloudflare's workerd", (open) => {
       "create table todos (id int generated always as identity primary key, task text, user_id text)",
     );
     await track(db, "todos", { capture: "wal" });
-    const miniflare = await start({ DATABASE_URL: url, SCHEMA });
+    const entry = fileURLToPath(new URL("runtimes/cron-worker.mjs", import.meta.url));
+    await using worker = await startWorkerd(entry, { DATABASE_URL: url, SCHEMA });
 
     const users = Array.from({ length: 8 }, (_, i) => String(i + 1));
     const responses = await Promise.all(
-      users.map((user) =>
-        miniflare.dispatchFetch(`http://localhost/todo/${user}`, { headers: { "x-user": user } })
-      ),
+      users.map((user) => worker.fetch(`/todo/${user}`, { headers: { "x-user": user } })),
     );
     expect(await Promise.all(responses.map((response) => response.text()))).toEqual(
       users.map(() => "written"),
     );
     // More than one fetch of a cursor, and more than one chunk of a COPY.
     await port.execute("insert into todos (task) select repeat('x', 500) from generate_series(1, 3000)");
-    expect(await (await miniflare.getWorker()).scheduled({ cron: "* * * * *" })).toMatchObject({
-      outcome: "ok",
-    });
-    const results = await (await miniflare.dispatchFetch("http://localhost/results")).json() as PollResult[];
+    expect(await worker.scheduled()).toBe("ok");
+    const results = await (await worker.fetch("/results")).json() as PollResult[];
     expect(results).toHaveLength(2);
     expect(results.some(({ isCaughtUp }) => isCaughtUp)).toBe(true);
 

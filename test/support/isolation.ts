@@ -1,7 +1,7 @@
 import { expect } from "vitest";
 import { withContext } from "../../mod.ts";
 import type { TestDatabase } from "./databases.ts";
-import { OUTCOME, overlappingRequests, type RequestClient } from "./requests.ts";
+import { expectedChanges, OUTCOME, overlappingRequests, type RequestClient } from "./requests.ts";
 import { seen } from "./todos.ts";
 
 /** Overlapping requests never mix, through this client. */
@@ -20,13 +20,4 @@ export async function expectIsolated(database: TestDatabase): Promise<void> {
     `${operation} ${after.task} ${context.user_id ?? "-"}`
   );
   expect(told.sort()).toEqual(expectedChanges());
-}
-
-/** `operation task user` of what they leave, sorted. */
-export function expectedChanges(): string[] {
-  const expected = Array.from({ length: 300 }, (_, user) => {
-    if (user % 4 === 0) return [`CREATE t${user} ${user}`];
-    return user % 4 === 1 ? [`CREATE t${user} ${user}`, `UPDATE t${user} ${user}`] : [];
-  }).flat();
-  return [...expected, ...Array.from({ length: 8 }, () => "CREATE nobody -")].sort();
 }

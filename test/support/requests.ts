@@ -50,3 +50,12 @@ export async function overlappingRequests(client: RequestClient, withContext: Wi
   const failed = results.filter((result) => result.status === "rejected").length;
   return `${results.length - failed} fulfilled, ${failed} rejected`;
 }
+
+/** `operation task user` of what they leave in the log, sorted. */
+export function expectedChanges(): string[] {
+  const expected = Array.from({ length: 300 }, (_, user) => {
+    if (user % 4 === 0) return [`CREATE t${user} ${user}`];
+    return user % 4 === 1 ? [`CREATE t${user} ${user}`, `UPDATE t${user} ${user}`] : [];
+  }).flat();
+  return [...expected, ...Array.from({ length: 8 }, () => "CREATE nobody -")].sort();
+}

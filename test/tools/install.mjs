@@ -1,6 +1,6 @@
 // Installs the tools where they are missing: kept out of the package's own install, since the runtimes are large.
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, rmdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 
@@ -16,7 +16,9 @@ export function tool(name) {
 export function installTools() {
   const complete = `${folder}node_modules/.complete`;
   const lock = `${folder}.installing`;
-  for (let waited = 0; !existsSync(complete); waited++) {
+  const wanted = readFileSync(`${folder}package.json`, "utf8");
+  const isComplete = () => existsSync(complete) && readFileSync(complete, "utf8") === wanted;
+  for (let waited = 0; !isComplete(); waited++) {
     try {
       mkdirSync(lock);
     } catch (error) {
@@ -32,7 +34,7 @@ export function installTools() {
       if (spawnSync(`${folder}node_modules/.bin/bun`, ["--version"]).status !== 0) {
         run(process.execPath, ["node_modules/bun/install.js"]);
       }
-      writeFileSync(complete, "");
+      writeFileSync(complete, wanted);
     } finally {
       rmdirSync(lock);
     }

@@ -1,0 +1,17 @@
+import { bemi } from "@bemi/core/hono";
+import { withBemi } from "@bemi/core/postgres";
+import { serve } from "@hono/node-server";
+import { Hono } from "hono";
+import postgres from "postgres";
+
+const sql = withBemi(postgres());
+const app = new Hono();
+app.use(bemi((c) => ({
+  user_id: c.req.header("x-user-id"),
+})));
+app.post("/todos", async (c) => {
+  await sql`INSERT INTO todos (task) VALUES (${await c.req.text()})`;
+  return c.text("created", 201);
+});
+
+serve({ fetch: app.fetch, port: 0 }, ({ port }) => console.log(port));

@@ -1,2 +1,0 @@
-export function isolation(): Promise<string>;
-export const EXPECTED: string;
