@@ -1,17 +1,21 @@
-import type { Socket } from "node:net";
 import postgres from "postgres";
 import { BemiError } from "../errors.ts";
-import { openSocket } from "../worker/socket.ts";
+import { type Hosts, openSocket } from "../worker/socket.ts";
+import { splitTarget } from "../worker/tls-settings.ts";
 import type { Io } from "./io.ts";
 
-/** Where to connect: a URL, or postgres.js' options made of variables. */
-export type Target = { readonly url: string } | {
-  readonly host?: string;
-  readonly port?: number;
-  readonly database?: string;
-  readonly username?: string;
-  readonly password?: string;
-};
+/** Where to connect: a URL, or postgres.js' options made of variables, with what is said of TLS as a URL names it. */
+export type Target = string | Readonly<Record<string, string | number>>;
+
+/** libpq's variables for TLS, which hold for whatever a URL leaves open. */
+const TLS_VARIABLES = {
+  PGSSLMODE: "sslmode",
+  PGSSLROOTCERT: "sslrootcert",
+  PGSSLCERT: "sslcert",
+  PGSSLKEY: "sslkey",
+  PGSSLNEGOTIATION: "sslnegotiation",
+  PGSSLMINPROTOCOLVERSION: "ssl_min_protocol_version",
+} as const;
 
 /**
  * Finds out where to connect: the flag, DATABASE_URL, libpq's PG* variables, Bemi's DB_* variables.
@@ -21,7 +25,7 @@ export type Target = { readonly url: string } | {
 export function connectionTarget(flag: string | undefined, env: Io["env"], name = "--database-url"): Target {
   const url = flag ?? env.DATABASE_URL;
   if (url) {
-    if (URL.canParse(url) && /^postgres(ql)?:$/.test(new URL(url).protocol)) return { url };
+    if (URL.canParse(url) && /^postgres(ql)?:$/.test(new URL(url).protocol)) return withTls(url, env);
     throw new BemiError("usage", `${flag ? name : "DATABASE_URL"} is no PostgreSQL URL`, {
       hint: "Write it as postgres://user:password@host:5432/database.",
     });
@@ -29,10 +33,11 @@ export function connectionTarget(flag: string | undefined, env: Io["env"], name 
   // postgres.js reads libpq's variables by itself.
   if (env.PGHOST ?? env.PGDATABASE ?? env.PGUSER ?? env.PGPORT) {
     portOf("PGPORT", env.PGPORT);
-    return {};
+    return tlsVariables(env);
   }
   if (env.DB_HOST ?? env.DB_NAME) {
     return {
+      ...tlsVariables(env),
       host: env.DB_HOST ?? "127.0.0.1",
       port: portOf("DB_PORT", env.DB_PORT),
       database: env.DB_NAME ?? "postgres",
@@ -45,12 +50,54 @@ export function connectionTarget(flag: string | undefined, env: Io["env"], name 
   });
 }
 
+/** A second database's URL, for which only the variables for TLS hold. */
+export function otherTarget(url: string, env: Io["env"]): Target {
+  return connectionTarget(url, tlsEnvironment(env), "--destination-url");
+}
+
+function withTls(url: string, env: Io["env"]): string {
+  const [address, query = ""] = url.split(/\?(.*)/s);
+  const parameters = new URLSearchParams(query);
+  for (const [name, value] of Object.entries(tlsVariables(env))) {
+    // `ssl` is the driver's own word for the mode.
+    const isSaid = parameters.has(name) || name === "sslmode" && parameters.has("ssl");
+    if (!isSaid) parameters.set(name, value);
+  }
+  return parameters.size > 0 ? `${address}?${parameters}` : url;
+}
+
+function tlsVariables(env: Io["env"]): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(TLS_VARIABLES).flatMap(([name, parameter]) => env[name] ? [[parameter, env[name]]] : []),
+  );
+}
+
+function tlsEnvironment(env: Io["env"]): Io["env"] {
+  return Object.fromEntries(Object.keys(TLS_VARIABLES).map((name) => [name, env[name]]));
+}
+
 function portOf(name: string, text = "5432"): number {
   const port = Number(text || 5432);
   if (Number.isInteger(port) && port > 0 && port < 65536) return port;
   throw new BemiError("usage", `${name} is no port`, {
     hint: "Write a number from 1 to 65535, such as 5432.",
   });
+}
+
+/** A client with one connection, encrypted as the target says. */
+export function openClient(target: Target): postgres.Sql {
+  const { rest, tls } = splitTarget(target);
+  const options = {
+    max: 1,
+    onnotice: () => {},
+    // Asked by names that a search path can lead astray, and its failure would end the process.
+    fetch_types: false,
+    connect_timeout: 15,
+    socket: (hosts: Hosts) => openSocket(hosts, tls),
+    ssl: false,
+    connection: { application_name: "bemi" },
+  } as unknown as postgres.Options<Record<string, never>>;
+  return typeof rest === "string" ? postgres(rest, options) : postgres({ ...rest, ...options });
 }
 
 /** Runs `fn` with a connection of its own, closed afterwards. */
@@ -60,16 +107,7 @@ export async function withConnection<R>(
   fn: (sql: postgres.Sql) => Promise<R>,
 ): Promise<R> {
   const target = connectionTarget(flag, io.env);
-  const options = {
-    max: 1,
-    onnotice: () => {},
-    // Asked by names that a search path can lead astray, and its failure would end the process.
-    fetch_types: false,
-    connect_timeout: 15,
-    socket: openSocket as unknown as () => Promise<Socket>,
-    connection: { application_name: "bemi" },
-  };
-  const sql = "url" in target ? postgres(target.url, options) : postgres({ ...target, ...options });
+  const sql = openClient(target);
   try {
     await trustCatalog(sql);
     return await fn(sql);

@@ -26,7 +26,10 @@ export function report(error: unknown, io: Io): number {
   }
   const refused = connectionProblem(error);
   if (refused) {
-    io.err(`bemi: Cannot connect to the database: ${refused}\n  Check --database-url or DATABASE_URL.\n`);
+    const remedy = refused === REFUSALS["28000"]
+      ? "See pg_hba.conf: it may want TLS (sslmode in the URL), a client's certificate (sslcert, sslkey) or another role."
+      : "Check --database-url or DATABASE_URL.";
+    io.err(`bemi: Cannot connect to the database: ${refused}\n  ${remedy}\n`);
     return EXIT.connection;
   }
   // PostgreSQL's messages may quote values, its code never does.

@@ -3,6 +3,7 @@ import { BemiError } from "../errors.ts";
 import type { Hosts } from "./socket.ts";
 import type { SocketWatch } from "./socket-watch.ts";
 import { watchConnection, type WorkerSql } from "./sql.ts";
+import { splitTarget, type TlsMode } from "./tls-settings.ts";
 import { isWorkerd } from "./workerd.ts";
 
 /**
@@ -21,10 +22,11 @@ export async function openConnection(
       cause: error,
     });
   });
+  const { rest, tls } = splitTarget(target);
   let socket: Socket | undefined;
   const opener = async (hosts: Hosts): Promise<unknown> => {
     const { openSocket } = await import("./socket.ts");
-    socket = await openSocket(hosts);
+    socket = await openSocket(hosts, tls);
     watch?.opened(socket);
     return socket;
   };
@@ -37,13 +39,18 @@ export async function openConnection(
     connect_timeout: 15,
     onnotice: () => {},
     // On workerd the driver's own is the only one that can do TLS.
-    ...(isWorkerd ? {} : { socket: opener }),
+    ...(isWorkerd ? { ssl: tls.options ?? driverMode(tls.mode) } : { socket: opener, ssl: false }),
     connection: { application_name: "bemi worker", ...settings },
   };
   const sql =
-    (typeof target === "string"
-      ? postgres(target, options as object)
-      : postgres({ ...target, ...options } as object)) as unknown as WorkerSql;
+    (typeof rest === "string"
+      ? postgres(rest, options as object)
+      : postgres({ ...rest, ...options } as object)) as unknown as WorkerSql;
   watchConnection(sql, () => socket?.destroyed ?? false);
   return sql;
+}
+
+/** There a certificate is always verified, as far as its name, by the authorities that Cloudflare trusts. */
+function driverMode(mode: TlsMode): string | false {
+  return mode === "disable" || mode === "prefer" ? false : mode;
 }

@@ -1,4 +1,6 @@
 import { connect, type Socket } from "node:net";
+import { secured } from "./tls.ts";
+import type { TlsSettings } from "./tls-settings.ts";
 
 /** What postgres.js passes to a socket factory of its options, once it has parsed them. */
 export interface Hosts {
@@ -11,19 +13,21 @@ export interface Hosts {
 const TIMEOUT = 15_000;
 
 /**
- * Opens a connection to the first host that answers, and has it send what there is at once. postgres.js does not, and
- * then the last bytes of a COPY wait some 40 ms for the server's acknowledgement (Nagle's algorithm).
+ * Opens a connection to the first host that answers, encrypted as the target says, and has it send what there is at
+ * once. postgres.js does not, and then the last bytes of a COPY wait some 40 ms for the server's acknowledgement
+ * (Nagle's algorithm). It does not verify what `sslmode` asks for either, and would speak TLS to a server without.
+ *
+ * @throws {BemiError} `connection_failed` where TLS is not to be had as it is asked for, `usage` where a file is missing
  */
-export async function openSocket({ host, port, path }: Hosts): Promise<Socket> {
-  if (path) return await opened(connect(path));
+export async function openSocket({ host, port, path }: Hosts, tls: TlsSettings): Promise<Socket> {
+  if (path) return hangingUp(await opened(connect(path)));
   let failure: unknown;
   for (let i = 0; i < host.length; i++) {
     const name = host[i] as string;
     const number = port[i % port.length] as number;
     try {
-      const socket = await opened(connect({ host: name, port: number, noDelay: true, keepAlive: true }));
-      // What the driver sets on its own, and verifies a certificate by.
-      return Object.assign(socket, { host: name, port: number });
+      // What the driver sets on its own, and names in its errors.
+      return Object.assign(hangingUp(await encrypted(name, number, tls)), { host: name, port: number });
     } catch (error) {
       failure = error;
     }
@@ -31,21 +35,43 @@ export async function openSocket({ host, port, path }: Hosts): Promise<Socket> {
   throw failure;
 }
 
+async function encrypted(host: string, port: number, tls: TlsSettings): Promise<Socket> {
+  const open = (): Promise<Socket> => opened(connect({ host, port, noDelay: true, keepAlive: true }));
+  const socket = await open();
+  const timer = setTimeout(() => socket.destroy(noAnswer()), TIMEOUT);
+  try {
+    return await secured(socket, host, tls);
+  } catch (error) {
+    // As libpq: where TLS is but preferred, what cannot begin goes on without.
+    if (tls.mode !== "prefer" || (error as { code?: unknown }).code !== "connection_failed") throw error;
+    return await open();
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 function opened(socket: Socket): Promise<Socket> {
   return new Promise((done, fail) => {
-    const timer = setTimeout(() => {
-      socket.destroy(Object.assign(new Error("The server does not answer"), { code: "CONNECT_TIMEOUT" }));
-    }, TIMEOUT);
+    const timer = setTimeout(() => socket.destroy(noAnswer()), TIMEOUT);
     socket.once("error", fail).once("close", () => clearTimeout(timer));
     socket.once("connect", () => {
       clearTimeout(timer);
       socket.removeListener("error", fail);
-      // A proxy with no server behind it hangs up at once; the driver takes that for no error, and would call for ever.
-      socket.once("end", () => {
-        if (socket.bytesRead > 0) return;
-        socket.destroy(Object.assign(new Error("The server hung up"), { code: "CONNECTION_CLOSED" }));
-      });
       done(socket);
     });
   });
+}
+
+/** A proxy with no server behind it hangs up at once; the driver takes that for no error, and would call for ever. */
+function hangingUp(socket: Socket): Socket {
+  const { bytesRead } = socket;
+  socket.once("end", () => {
+    if (socket.bytesRead > bytesRead) return;
+    socket.destroy(Object.assign(new Error("The server hung up"), { code: "CONNECTION_CLOSED" }));
+  });
+  return socket;
+}
+
+function noAnswer(): Error {
+  return Object.assign(new Error("The server does not answer"), { code: "CONNECT_TIMEOUT" });
 }

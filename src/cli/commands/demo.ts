@@ -72,8 +72,7 @@ async function open({ capture, databaseUrl }: Options, io: Io): Promise<DemoData
     });
   }
   if (databaseUrl === undefined && io.env.DATABASE_URL === undefined) return await embeddedServerDatabase();
-  const target = connectionTarget(databaseUrl, io.env);
-  return await serverDatabase("url" in target ? target.url : target);
+  return await serverDatabase(connectionTarget(databaseUrl, io.env));
 }
 
 const REQUESTS: readonly (readonly [method: string, path: string, body?: string])[] = [

@@ -2,7 +2,7 @@ import { setTimeout } from "node:timers/promises";
 import type { Command } from "commander";
 import type postgres from "postgres";
 import { type Status, status } from "../../install/mod.ts";
-import { connectionTarget, withConnection } from "../connection.ts";
+import { otherTarget, withConnection } from "../connection.ts";
 import { Drift } from "../exit.ts";
 import type { Io } from "../io.ts";
 import { type ConnectionOptions, positiveInteger, withConnectionOptions } from "../options.ts";
@@ -33,7 +33,7 @@ Examples:
     )
     .action(async (options: Options) => {
       const { destinationUrl } = options;
-      if (destinationUrl !== undefined) connectionTarget(destinationUrl, {}, "--destination-url");
+      if (destinationUrl !== undefined) otherTarget(destinationUrl, io.env);
       const isLossy = await withConnection(
         options.databaseUrl,
         io,

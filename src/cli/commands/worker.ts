@@ -1,7 +1,7 @@
 import { type Command, Option } from "commander";
 import { pino } from "pino";
 import { runWorker, type WorkerEvent } from "../../worker/mod.ts";
-import { connectionTarget, type Target } from "../connection.ts";
+import { connectionTarget, otherTarget } from "../connection.ts";
 import type { Io } from "../io.ts";
 import { listen } from "../listen/listen.ts";
 import { lsnToBigint, workerState } from "../listen/worker-state.ts";
@@ -72,10 +72,10 @@ Examples:
       const show = io.progress && progressLine(io.progress);
       const state = workerState(options.mode === "poll" ? "poll" : "bulk");
       const worker = runWorker({
-        source: driverTarget(connectionTarget(options.databaseUrl, io.env)),
+        source: connectionTarget(options.databaseUrl, io.env),
         destination: options.destinationUrl === undefined
           ? undefined
-          : driverTarget(connectionTarget(options.destinationUrl, {}, "--destination-url")),
+          : otherTarget(options.destinationUrl, io.env),
         schema: options.schema,
         slot: options.slot,
         mode: options.mode,
@@ -123,10 +123,6 @@ function progressLine(progress: (line: string) => void): (event: WorkerEvent & {
       } MB and ${(delay / 1000).toFixed(1)} s behind${left}`,
     );
   };
-}
-
-function driverTarget(target: Target): string | object {
-  return "url" in target ? target.url : target;
 }
 
 const MESSAGES: Readonly<Record<WorkerEvent["kind"], string>> = {

@@ -1,9 +1,9 @@
-import postgres from "postgres";
 import { withBemi as withBemiPglite } from "../../adapters/pglite.ts";
 import { withBemi } from "../../adapters/postgres.ts";
 import { BemiError } from "../../errors.ts";
 import { install, track } from "../../install/mod.ts";
 import { createSlot, runWorker } from "../../worker/mod.ts";
+import { openClient, type Target } from "../connection.ts";
 import type { TodoDatabase } from "./app.ts";
 
 /** A database of the demo's own, with its table tracked. */
@@ -30,17 +30,12 @@ export async function embeddedDatabase(): Promise<DemoDatabase> {
 }
 
 /** On a server: a database that is created for it and dropped afterwards, captured from the Write-Ahead Log. */
-export async function serverDatabase(target: string | object): Promise<DemoDatabase> {
-  const options = { max: 1, onnotice: () => {} };
-  const connect = (to: object): postgres.Sql =>
-    typeof target === "string"
-      ? postgres(target, { ...options, ...to })
-      : postgres({ ...target, ...options, ...to });
-  const admin = connect({});
+export async function serverDatabase(target: Target): Promise<DemoDatabase> {
+  const admin = openClient(target);
   const database = `bemi_demo_${Date.now()}`;
   await admin.unsafe(`CREATE DATABASE ${database}`);
-  const sql = withBemi(connect({ database }));
   const source = typeof target === "string" ? withDatabase(target, database) : { ...target, database };
+  const sql = withBemi(openClient(source));
   const drop = async (): Promise<void> => {
     await sql.end({ timeout: 1 });
     await admin`SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = ${database}`;
