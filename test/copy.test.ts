@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { copyIn, inTransaction, type WorkerSql } from "../src/worker/sql.ts";
+import { copyIn, copyOut, inTransaction, type WorkerSql } from "../src/worker/sql.ts";
 import { onEachServer } from "./support/databases.ts";
 
 onEachServer("a COPY into the log", (open) => {
@@ -35,5 +35,42 @@ onEachServer("a COPY into the log", (open) => {
       })).rejects.toMatchObject({ code: "53100" });
     }
     expect(await sql.unsafe("select count(*)::int as count from todos")).toMatchObject([{ count: 0 }]);
+  });
+});
+
+onEachServer("a COPY out of the database", (open) => {
+  test("may be left early wherever its last rows are, and the connection goes on", async () => {
+    await using database = await open();
+    const sql = database.connect({ max: 1, fetch_types: false, prepare: false }) as unknown as WorkerSql;
+    for (let rows = 1; rows <= 40; rows++) {
+      for (const leavesEarly of [true, false]) {
+        await inTransaction(sql, async (tx) => {
+          const copy = copyOut(
+            tx,
+            `copy (select repeat('x', 9000) from generate_series(1, ${rows})) to stdout`,
+          );
+          for await (const chunk of copy) {
+            expect(chunk.length % 9001).toBe(0);
+            if (leavesEarly) break;
+          }
+          expect(await tx.unsafe("select 1 as one")).toMatchObject([{ one: 1 }]);
+        });
+      }
+    }
+  });
+
+  test("that its reader gives up with an error ends with that error, and the connection goes on", async () => {
+    await using database = await open();
+    const sql = database.connect({ max: 1, fetch_types: false, prepare: false }) as unknown as WorkerSql;
+    for (const rows of [1, 5, 20, 2000]) {
+      await expect(inTransaction(sql, async (tx) => {
+        const copy = copyOut(
+          tx,
+          `copy (select repeat('x', 9000) from generate_series(1, ${rows})) to stdout`,
+        );
+        for await (const _ of copy) throw new Error("the log is full");
+      })).rejects.toThrow("the log is full");
+      expect(await sql.unsafe("select 1 as one")).toMatchObject([{ one: 1 }]);
+    }
   });
 });

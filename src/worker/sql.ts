@@ -84,9 +84,17 @@ export async function* copyOut(tx: Pick<WorkerSql, "unsafe">, statement: string)
     throw error;
   } finally {
     if (!isOver) await drained(stream);
+    resumeSocket(stream);
   }
-  // The driver may have paused its socket with the last rows, and only a read resumes it.
-  stream._read(0);
+}
+
+/** The driver may have paused its socket with the last rows, however they were left, and only a read resumes it. */
+function resumeSocket(stream: Readable): void {
+  try {
+    stream._read(0);
+  } catch {
+    // It has none any more: its connection is gone.
+  }
 }
 
 function drained(stream: Readable): Promise<void> {
