@@ -1,6 +1,7 @@
 import type { Buffer } from "node:buffer";
 import { SQLSTATE, sqlstateOf } from "../database/sqlstate.ts";
 import type { Database } from "../database/port.ts";
+import { type Lsn, parseLsn } from "./decode.ts";
 import type { WorkerEvent } from "./run-worker.ts";
 
 /** The prefix of its messages in the WAL. */
@@ -15,6 +16,8 @@ export interface Heartbeat {
   beat(): Promise<void>;
   /** Is shown each message of the prefix; those of other workers say nothing. */
   arrived(content: Buffer): void;
+  /** Is told up to where the slot is read. One before that which never arrived went to another worker: it is given up. */
+  confirmed(lsn: Lsn): void;
   /** Milliseconds that the last one took, once for each that came back. */
   take(): number | undefined;
   /** Whether one came back that nobody has taken. */
@@ -35,6 +38,7 @@ export function heartbeat({ db, interval, log }: HeartbeatOptions): Heartbeat {
   let count = 0;
   let sentAt = -Infinity;
   let awaited: string | undefined;
+  let endsBefore: Lsn | undefined;
   let back: number | undefined;
   return {
     beat: async () => {
@@ -42,12 +46,15 @@ export function heartbeat({ db, interval, log }: HeartbeatOptions): Heartbeat {
       if (!isOn || isRefused || awaited !== undefined || performance.now() - sentAt < interval) return;
       sentAt = performance.now();
       awaited = `${name} ${++count}`;
+      endsBefore = undefined;
       try {
         // Flushed here, also where nothing else is (synchronous_commit = off), and no standby is waited for.
         await db.query(
           `select set_config('synchronous_commit', 'local', true), pg_logical_emit_message(true, $1::text, $2::text)`,
           [HEARTBEAT_PREFIX, awaited],
         );
+        const [row] = await db.query<{ lsn: string }>("select pg_current_wal_insert_lsn()::text as lsn");
+        endsBefore = parseLsn(row?.lsn ?? "0/0");
       } catch (error) {
         const code = sqlstateOf(error);
         if (code !== SQLSTATE.insufficientPrivilege && code !== SQLSTATE.readOnlyTransaction) throw error;
@@ -60,6 +67,9 @@ export function heartbeat({ db, interval, log }: HeartbeatOptions): Heartbeat {
       awaited = undefined;
       back = Math.round(performance.now() - sentAt);
       log({ kind: "heartbeat", roundTrip: back });
+    },
+    confirmed: (lsn) => {
+      if (endsBefore !== undefined && lsn >= endsBefore) awaited = undefined;
     },
     take: () => {
       const taken = back;

@@ -27,7 +27,7 @@ export async function session(
   const { once = false, mode = "auto", log = () => {} } = options;
   await using link = await openLink(options);
   const tell = teller(report, log);
-  const jobs = [link.heartbeat.beat, upkeep(link, log), slotWatch(link.source, log), tell.late];
+  const jobs = [upkeep(link, log), slotWatch(link, log), tell.late];
   // With it, everything that is committed is flushed, and so below the goal.
   await link.heartbeat.beat();
   const work: Work = {
@@ -47,6 +47,9 @@ export async function session(
     log({ kind: "reading", mode: "poll", reason: once ? "it ends when it has caught up" : "it was told to" });
   }
   let retryAt = streams ? -Infinity : Infinity;
+  // On a timer of their own: heartbeats tell how far behind it is just when writing takes long. What breaks the
+  // connection is met by whoever works with it.
+  const beating = setInterval(() => void link.heartbeat.beat().catch(() => {}), 1000);
   try {
     while (!signal.aborted) {
       if (await standBy(work) === "done") return;
@@ -66,6 +69,7 @@ export async function session(
       }
     }
   } finally {
+    clearInterval(beating);
     tell.flush();
   }
 }

@@ -32,11 +32,14 @@ export interface StreamOptions {
   readonly sockets?: SocketWatch | undefined;
 }
 
-/** Bytes that may wait before the socket is paused: status updates go on meanwhile. */
+/** Memory that may wait before the socket is paused: status updates go on meanwhile. */
 const QUEUE_BYTES = 8 * 1024 * 1024;
 
-/** Bytes from which on a batch is large enough: what is made of it for the log is many times as much. */
-const BATCH_BYTES = 128 * 1024;
+/** Memory from which on a batch is large enough: what is made of it for the log is many times its bytes. */
+const BATCH_BYTES = 256 * 1024;
+
+/** What a message takes beside its bytes. */
+const MESSAGE_BYTES = 300;
 
 interface Batch {
   readonly messages: RawMessage[];
@@ -102,8 +105,8 @@ function receive(
       let batch = queue.at(-1);
       if (!batch || batch.bytes >= BATCH_BYTES) queue.push(batch = { messages: [], bytes: 0 });
       batch.messages.push([lsn, chunk.subarray(25)]);
-      batch.bytes += chunk.length;
-      queuedBytes += chunk.length;
+      batch.bytes += MESSAGE_BYTES + chunk.length;
+      queuedBytes += MESSAGE_BYTES + chunk.length;
       if (queuedBytes > QUEUE_BYTES) duplex.pause();
     } else if (chunk[0] === KEEPALIVE) {
       sentLsn = chunk.readBigUInt64BE(1);

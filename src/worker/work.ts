@@ -12,6 +12,6 @@ export interface Work {
   readonly goal: Lsn | undefined;
   readonly tell: Teller;
   readonly log: (event: WorkerEvent) => void;
-  /** What is to be done now and then, however the WAL is read: heartbeats, maintenance. */
+  /** What is to be done now and then, however the WAL is read: maintenance, a look at the slot. */
   readonly everySecond: () => Promise<void>;
 }
