@@ -65,6 +65,14 @@ as $$
   where c.oid = a_relation or c.relispartition
 $$;
 
+-- Their numbers are given out again.
+create function "bemi".forget_dropped() returns void
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+  update "bemi".tables t set relation = null
+  where relation is not null and not exists (select from pg_class where oid = t.relation)
+$$;
+
 -- Writes down what a tracked table and its columns are called from now on. Called by attach(), for roots.
 create function "bemi".remember(a_relation regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
@@ -79,8 +87,7 @@ declare
   v_fill jsonb;
   v_now timestamptz := clock_timestamp();
 begin
-  update "bemi".tables t set relation = null
-  where relation is not null and not exists (select from pg_class where oid = t.relation);
+  perform "bemi".forget_dropped();
   select id, key_numbers into v_id, v_former_key from "bemi".tables where relation = a_relation;
   if v_id is null then
     insert into "bemi".tables (relation, key_numbers) values (a_relation, v_key) returning id into v_id;

@@ -10,12 +10,14 @@ with settings as (
     unnest(s.setconfig) as entry
   where s.setdatabase = 0 or d.datname = current_database()
 )
-select 'error' as severity, 'event-trigger' as name, 'new tables and partitions' as object,
+select 'error' as severity, 'event-trigger' as name, f.what as object,
   case when e.evtname is null then 'the event trigger is missing: nobody notices them'
     else format('the event trigger %I is %s', e.evtname, case e.evtenabled when 'D' then 'disabled: nobody notices them'
       else 'not ENABLE ALWAYS: session_replication_role switches it off' end) end as problem,
   'select "bemi".follow_ddl();' as repair
-from "bemi".settings s left join pg_event_trigger e on e.evtfoid = '"bemi".on_ddl()'::regprocedure
+from "bemi".settings s
+  cross join (values ('new tables and partitions', '"bemi".on_ddl()'::regprocedure), ('dropped tables and triggers', '"bemi".on_drop()')) as f (what, function)
+  left join pg_event_trigger e on e.evtfoid = f.function
 where s.event_trigger and e.evtenabled is distinct from 'A'
 union all
 select 'error', 'event-trigger', 'casts to json',

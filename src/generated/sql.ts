@@ -452,7 +452,9 @@ create table "bemi".tracked_tables (
   -- Whether the identity in force is ours, and so to be taken back.
   has_full_identity boolean not null default false,
   -- From when on every write is captured; set once the table is locked.
-  tracked_at timestamptz not null default '-infinity'
+  tracked_at timestamptz not null default '-infinity',
+  -- What a command did could not be followed, so that the next one tries again.
+  is_pending boolean not null default false
 );
 
 -- All that a context trigger has to look up, in one row, since it does so before every statement.
@@ -650,11 +652,11 @@ begin
     v_changed := "bemi".withdraw(a_relation) or v_changed;
   end if;
   update "bemi".tracked_tables t
-  set row_level = v_row_level, key_columns = "bemi".key_columns(t.root), schema = n.nspname, name = c.relname
+  set row_level = v_row_level, key_columns = "bemi".key_columns(t.root), schema = n.nspname, name = c.relname, is_pending = false
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
   where t.relation = a_relation and c.oid = a_relation
-    and (t.row_level, t.key_columns, t.schema, t.name)
-      is distinct from (v_row_level, "bemi".key_columns(t.root), n.nspname::text, c.relname::text);
+    and (t.row_level, t.key_columns, t.schema, t.name, t.is_pending)
+      is distinct from (v_row_level, "bemi".key_columns(t.root), n.nspname::text, c.relname::text, false);
   if exists (select from "bemi".tracked_tables where relation = a_relation and root = a_relation) then
     perform "bemi".remember(a_relation);
   end if;
@@ -729,13 +731,13 @@ as $$
 $$;
 
 -- What "every table" means: the ordinary and partitioned ones that can be tracked, and are neither an extension's nor
--- a log.
-create function "bemi".all_tables() returns setof regclass
+-- a log. Of some relations, those that it means.
+create function "bemi".all_tables(a_among oid[] default null) returns setof regclass
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select c.oid::regclass from pg_class c
-  where c.relkind in ('r', 'p') and not c.relispartition and "bemi".refusal(c.oid) is null
-    and not "bemi".is_other_log(c.oid)
+  where c.relkind in ('r', 'p') and not c.relispartition and (a_among is null or c.oid = any (a_among))
+    and "bemi".refusal(c.oid) is null and not "bemi".is_other_log(c.oid)
     and not exists (select from pg_depend where classid = 'pg_class'::regclass and objid = c.oid and deptype = 'e')
 $$;
 
@@ -832,13 +834,62 @@ begin
 end
 $$;
 
+-- The tables whose triggers or facts may have to change when relations or types did: the relations themselves, what has
+-- columns of those types or of the relations' row types, and what inherits from any of them, or they from it.
+create function "bemi".touched_by(a_relations oid[], a_types oid[] default '{}') returns oid[]
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  with recursive touched (class, id) as (
+    (select 'pg_class'::regclass, unnest(a_relations) union all select 'pg_type'::regclass, unnest(a_types))
+    union
+    select n.class, n.id from touched t, lateral (
+      select 'pg_type'::regclass as class, c.reltype as id from pg_class c where t.class = 'pg_class'::regclass and c.oid = t.id and c.reltype <> 0
+      union all
+      select d.classid::regclass, d.objid from pg_depend d
+      where t.class = 'pg_type'::regclass and d.refclassid = t.class and d.refobjid = t.id
+        and d.classid in ('pg_class'::regclass, 'pg_type'::regclass)
+      union all
+      select t.class, i.inhparent from pg_inherits i where t.class = 'pg_class'::regclass and i.inhrelid = t.id
+      union all
+      select t.class, i.inhrelid from pg_inherits i where t.class = 'pg_class'::regclass and i.inhparent = t.id
+    ) as n
+  )
+  select coalesce(array_agg(id), '{}') from touched where class = 'pg_class'::regclass
+$$;
+
+-- The tables that are captured by row, or not, for something that is no longer so after a change of these: what they
+-- can be written through has changed, or what could be written through them. See needs_row_level().
+create function "bemi".of_other_level(a_relations oid[]) returns setof regclass
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  with recursive above (relation) as (
+    select unnest(a_relations)
+    union
+    select n.relation from above a, lateral (
+      select c.confrelid as relation from pg_constraint c where c.conrelid = a.relation and c.contype = 'f'
+      union all
+      select i.inhparent from pg_inherits i where i.inhrelid = a.relation
+      union all
+      select i.inhrelid from pg_inherits i where i.inhparent = a.relation
+    ) as n
+  ), candidates as materialized (
+    select t.relation, t.row_level from "bemi".tracked_tables t
+    where t.capture = 'trigger' and (t.row_level or t.relation in (select a.relation from above a))
+  )
+  select c.relation from candidates c where c.row_level <> "bemi".needs_row_level(c.relation)
+$$;
+
 -- Brings the triggers in line with today's tables: new partitions and children, tables that appeared while all are
--- tracked, triggers that were dropped, tables that came to need row-level capture. Returns what it changed.
-create function "bemi".reconcile() returns setof regclass
+-- tracked, triggers that were dropped, tables that came to need row-level capture. Looks at what a change of these
+-- relations and types can have touched, and at tables that are not tracked yet; at everything if they are NULL. Returns
+-- what it changed.
+create function "bemi".follow(a_relations oid[], a_types oid[]) returns setof regclass
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
 as $$
 declare
   v_relation regclass;
+  v_touched oid[] := case when a_relations is not null then "bemi".touched_by(a_relations, a_types) end;
+  v_is_noted boolean := a_relations is not null or not (select event_trigger from "bemi".settings);
 begin
   perform set_config('bemi.reconciling', 'on', true);
   for v_relation in
@@ -848,13 +899,14 @@ begin
   loop
     perform "bemi".add_break(v_relation, 'a partition was dropped');
   end loop;
+  perform "bemi".forget_dropped();
   -- A detached partition is a table of its own.
   for v_relation in
     select distinct t.root from "bemi".tracked_tables t join pg_class c on c.oid = t.relation
     where t.root <> t.relation and pg_partition_root(t.relation) is distinct from t.root
   loop
     perform "bemi".add_break(v_relation, 'a partition was detached');
-    update "bemi".tracked_tables t set root = t.relation, tracked_at = '-infinity'
+    update "bemi".tracked_tables t set root = t.relation, tracked_at = '-infinity', is_pending = true
     from pg_class c
     where c.oid = t.relation and t.root = v_relation and t.root <> t.relation and pg_partition_root(t.relation) is distinct from t.root;
   end loop;
@@ -864,25 +916,36 @@ begin
     where t.root = t.relation and c.relispartition
   loop
     perform "bemi".add_break(v_relation, 'a partition was attached');
-    update "bemi".tracked_tables t set root = v_relation
+    update "bemi".tracked_tables t set root = v_relation, is_pending = true
     from pg_class c
     where c.oid = t.relation and t.root = t.relation and c.relispartition and pg_partition_root(t.relation) = v_relation;
   end loop;
   for v_relation in
-    select d.relation
-    from "bemi".tracked_tables t, lateral "bemi".with_descendants(t.relation) as d (relation)
-    where not exists (select from "bemi".tracked_tables known where known.relation = d.relation)
-    union
-    select d.relation
-    from "bemi".all_tables() as a (relation), lateral "bemi".with_descendants(a.relation) as d (relation)
-    where (select track_all from "bemi".settings)
-      and not exists (select from "bemi".tracked_tables known where known.relation = d.relation)
+    with recursive untracked as materialized (
+      select c.oid from pg_class c
+      -- All but the catalog's own: there are few.
+      where c.relkind in ('r', 'p') and c.oid >= 16384
+        and not exists (select from "bemi".tracked_tables known where known.relation = c.oid)
+    ), missing (relation, depth) as (
+      select a.relation::oid, 0 from "bemi".all_tables(array(select u.oid from untracked u)) as a (relation)
+      where (select track_all from "bemi".settings)
+      union
+      select i.inhrelid, 1 from "bemi".tracked_tables t join pg_inherits i on i.inhparent = t.relation
+      where not exists (select from "bemi".tracked_tables known where known.relation = i.inhrelid)
+      union
+      select i.inhrelid, m.depth + 1 from missing m join pg_inherits i on i.inhparent = m.relation
+    )
+    select m.relation from missing m
+    where not exists (select from "bemi".tracked_tables known where known.relation = m.relation)
+    group by m.relation
+    -- Parents first, whose options their children take over.
+    order by max(m.depth), m.relation
   loop
-    insert into "bemi".tracked_tables (relation, root, schema, name, former_replica_identity, capture, ignored, masked, is_strict, is_polled)
+    insert into "bemi".tracked_tables (relation, root, schema, name, former_replica_identity, capture, ignored, masked, is_strict, is_polled, is_pending)
     select c.oid, case when c.relispartition then pg_partition_root(c.oid) else c.oid::regclass end,
       n.nspname, c.relname, c.relreplident, coalesce(parent.capture, "bemi".possible_capture(c.oid, (select s.capture from "bemi".settings s))),
       coalesce(parent.ignored, '{}'), coalesce(parent.masked, '{}'), coalesce(parent.is_strict, false),
-      coalesce(parent.is_polled, false)
+      coalesce(parent.is_polled, false), true
     from pg_class c
     join pg_namespace n on n.oid = c.relnamespace
     left join pg_inherits i on i.inhrelid = c.oid
@@ -898,7 +961,12 @@ begin
       where a.attrelid = t.relation and a.attname = any (t.masked) and a.attnum > 0), '{}')
     where t.relation = v_relation and t.masked <> '{}';
   end loop;
-  for v_relation in select relation from "bemi".tracked_tables order by relation = root desc, relation loop
+  for v_relation in
+    select t.relation from "bemi".tracked_tables t
+    where v_touched is null or t.is_pending or t.relation = any (v_touched)
+      or t.relation in (select o.relation from "bemi".of_other_level(v_touched) as o (relation))
+    order by t.relation = t.root desc, t.relation
+  loop
     -- One table that cannot be tracked must not keep the others from it.
     begin
       if "bemi".attach(v_relation) then
@@ -906,14 +974,21 @@ begin
       end if;
     exception when object_not_in_prerequisite_state or feature_not_supported or insufficient_privilege
       or lock_not_available or deadlock_detected then
+      update "bemi".tracked_tables set is_pending = true where relation = v_relation;
       raise warning 'bemi: % could not be tracked: %', v_relation, sqlerrm;
     end;
+    if v_is_noted then
+      perform "bemi".note_version(v_relation);
+    end if;
   end loop;
-  if not (select event_trigger from "bemi".settings) then
-    perform "bemi".note_version(relation) from "bemi".tracked_tables;
-  end if;
   perform set_config('bemi.reconciling', '', true);
 end
+$$;
+
+create function "bemi".reconcile() returns setof regclass
+language sql security definer set search_path = pg_catalog, pg_temp
+as $$
+  select "bemi".follow(null, '{}')
 $$;
 
 -- Never fails the DDL that it watches: what it could not do is said as a warning, and reconcile() does it later.
@@ -921,26 +996,57 @@ create function "bemi".on_ddl() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_is_any boolean;
+  v_relations oid[];
+  v_types oid[];
 begin
   if current_setting('bemi.reconciling', true) = 'on' then
     return;
   end if;
-  -- An application may make temporary tables all day. (A DROP is not among these commands.)
-  if (select bool_and(schema_name = 'pg_temp') from pg_event_trigger_ddl_commands()) then
+  begin
+    -- An application may make temporary tables all day.
+    select array_agg(c.objid) filter (where c.classid = 'pg_class'::regclass)
+        || array_agg(t.tgrelid) filter (where t.oid is not null) || array_agg(r.oid) filter (where r.oid is not null),
+      array_agg(c.objid) filter (where c.classid = 'pg_type'::regclass) || array_agg(y.oid) filter (where y.oid is not null)
+    into v_relations, v_types
+    from pg_event_trigger_ddl_commands() as c
+      left join pg_trigger t on c.classid = 'pg_trigger'::regclass and t.oid = c.objid
+      -- The name of a schema is part of its tables' names, and of those of its types.
+      left join pg_class r on c.classid = 'pg_namespace'::regclass and r.relnamespace = c.objid
+      left join pg_type y on c.classid = 'pg_namespace'::regclass and y.typnamespace = c.objid
+    where c.schema_name is distinct from 'pg_temp';
+    if v_relations is null and v_types is null then
+      return;
+    end if;
+    perform "bemi".follow(coalesce(v_relations, '{}'), coalesce(v_types, '{}'));
+    perform "bemi".notify_worker();
+  exception when others then
+    raise warning 'bemi: tracking could not follow this command (SQLSTATE %)', sqlstate
+      using hint = 'Run: select "bemi".reconcile()';
+  end;
+end
+$$;
+
+-- The same after a DROP, whose objects ddl_command_end says nothing of; what ALTER drops is followed at its end.
+create function "bemi".on_drop() returns event_trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_relations oid[];
+begin
+  if tg_tag not like 'DROP %' or current_setting('bemi.reconciling', true) = 'on' then
     return;
   end if;
   begin
-    perform "bemi".reconcile();
-    -- A type or a schema can be any table's, and so can a row type: ALTER TYPE of a composite is reported as its relation.
-    v_is_any := exists (select from pg_event_trigger_ddl_commands() as c
-      where c.classid <> 'pg_class'::regclass
-        or exists (select from pg_type r join pg_depend d on d.refclassid = 'pg_type'::regclass and d.refobjid in (r.oid, r.typarray)
-          where r.typrelid = c.objid and d.classid in ('pg_class'::regclass, 'pg_type'::regclass) and d.deptype = 'n'));
-    perform "bemi".note_version(t.relation) from "bemi".tracked_tables t
-    where v_is_any or exists (select from pg_event_trigger_ddl_commands() as c
-      where c.objid in (t.relation, t.root)
-        or c.objid in (select i.inhparent from pg_inherits i where i.inhrelid = t.relation));
+    select array_agg(distinct case when d.classid = 'pg_class'::regclass then d.objid
+      else to_regclass(format('%I.%I', d.address_names[1], d.address_names[2]))::oid end)
+    into v_relations
+    from pg_event_trigger_dropped_objects() as d
+    where not d.is_temporary and (d.object_type in ('trigger', 'table constraint')
+      or d.object_type ~ '^(table|foreign table|composite type)( column)?$');
+    if v_relations is null then
+      return;
+    end if;
+    perform "bemi".follow(array_remove(v_relations, null), '{}');
     perform "bemi".notify_worker();
   exception when others then
     raise warning 'bemi: tracking could not follow this command (SQLSTATE %)', sqlstate
@@ -982,24 +1088,26 @@ create function "bemi".follow_ddl() returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_name name := (select evtname from pg_event_trigger where evtfoid = '"bemi".on_ddl()'::regprocedure);
+  v_trigger record;
+  v_name name;
 begin
-  if v_name is null then
-    v_name := 'bemi_reconcile_' || '"bemi".changes'::regclass::oid;
-    execute format('create event trigger %I on ddl_command_end
-      when tag in (%L, %L, %L, %L, %L, %L, %L, %L, %L, %L, %L) execute function "bemi".on_ddl()', v_name,
-      'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'DROP TABLE', 'ALTER TYPE', 'CREATE TRIGGER', 'DROP TRIGGER',
-      'CREATE FOREIGN TABLE', 'CREATE SCHEMA', 'ALTER SCHEMA');
-  end if;
-  -- ALWAYS: session_replication_role = replica must not switch it off.
-  execute format('alter event trigger %I enable always', v_name);
-  v_name := (select evtname from pg_event_trigger where evtfoid = '"bemi".refuse_foreign_cast()'::regprocedure);
-  if v_name is null then
-    v_name := 'bemi_reconcile_' || '"bemi".changes'::regclass::oid || '_cast';
-    execute format('create event trigger %I on ddl_command_end when tag in (%L) execute function "bemi".refuse_foreign_cast()',
-      v_name, 'CREATE CAST');
-  end if;
-  execute format('alter event trigger %I enable always', v_name);
+  for v_trigger in
+    select * from (values
+      ('', 'ddl_command_end', '"bemi".on_ddl()'::regprocedure, array['CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE',
+        'ALTER TYPE', 'CREATE TRIGGER', 'CREATE FOREIGN TABLE', 'CREATE SCHEMA', 'ALTER SCHEMA']),
+      ('_drop', 'sql_drop', '"bemi".on_drop()'::regprocedure, null),
+      ('_cast', 'ddl_command_end', '"bemi".refuse_foreign_cast()'::regprocedure, array['CREATE CAST'])
+    ) as t (suffix, event, function, tags)
+  loop
+    select evtname into v_name from pg_event_trigger where evtfoid = v_trigger.function;
+    if not found then
+      v_name := 'bemi_reconcile_' || '"bemi".changes'::regclass::oid || v_trigger.suffix;
+      execute format('create event trigger %I on %s %s execute function %s', v_name, v_trigger.event,
+        (select 'when tag in (' || string_agg(quote_literal(tag), ', ') || ')' from unnest(v_trigger.tags) as tag), v_trigger.function);
+    end if;
+    -- ALWAYS: session_replication_role = replica must not switch it off.
+    execute format('alter event trigger %I enable always', v_name);
+  end loop;
   update "bemi".settings set event_trigger = true;
   return true;
 exception when insufficient_privilege then
@@ -2226,6 +2334,14 @@ as $$
   where c.oid = a_relation or c.relispartition
 $$;
 
+-- Their numbers are given out again.
+create function "bemi".forget_dropped() returns void
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+  update "bemi".tables t set relation = null
+  where relation is not null and not exists (select from pg_class where oid = t.relation)
+$$;
+
 -- Writes down what a tracked table and its columns are called from now on. Called by attach(), for roots.
 create function "bemi".remember(a_relation regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
@@ -2240,8 +2356,7 @@ declare
   v_fill jsonb;
   v_now timestamptz := clock_timestamp();
 begin
-  update "bemi".tables t set relation = null
-  where relation is not null and not exists (select from pg_class where oid = t.relation);
+  perform "bemi".forget_dropped();
   select id, key_numbers into v_id, v_former_key from "bemi".tables where relation = a_relation;
   if v_id is null then
     insert into "bemi".tables (relation, key_numbers) values (a_relation, v_key) returning id into v_id;
@@ -3492,12 +3607,14 @@ with settings as (
     unnest(s.setconfig) as entry
   where s.setdatabase = 0 or d.datname = current_database()
 )
-select 'error' as severity, 'event-trigger' as name, 'new tables and partitions' as object,
+select 'error' as severity, 'event-trigger' as name, f.what as object,
   case when e.evtname is null then 'the event trigger is missing: nobody notices them'
     else format('the event trigger %I is %s', e.evtname, case e.evtenabled when 'D' then 'disabled: nobody notices them'
       else 'not ENABLE ALWAYS: session_replication_role switches it off' end) end as problem,
   'select "bemi".follow_ddl();' as repair
-from "bemi".settings s left join pg_event_trigger e on e.evtfoid = '"bemi".on_ddl()'::regprocedure
+from "bemi".settings s
+  cross join (values ('new tables and partitions', '"bemi".on_ddl()'::regprocedure), ('dropped tables and triggers', '"bemi".on_drop()')) as f (what, function)
+  left join pg_event_trigger e on e.evtfoid = f.function
 where s.event_trigger and e.evtenabled is distinct from 'A'
 union all
 select 'error', 'event-trigger', 'casts to json',
@@ -3638,7 +3755,7 @@ with log as (
   from pg_class c join pg_roles r on r.oid = c.relowner where c.oid = '"bemi".changes'::regclass
 ), definers (signature) as (values
   ('emit_context()'), ('emit_held()'), ('baseline(regclass, integer)'), ('capture_insert()'), ('capture_update()'), ('capture_delete()'), ('capture_truncate()'),
-  ('capture_row()'), ('begin_statement()'), ('end_statement()'), ('open_frame(oid, text)'), ('reconcile()'), ('on_ddl()'),
+  ('capture_row()'), ('begin_statement()'), ('end_statement()'), ('open_frame(oid, text)'), ('reconcile()'), ('follow(oid[], oid[])'), ('on_ddl()'), ('on_drop()'),
   ('maintain()'), ('write_or_set_aside(uuid, text, boolean)'), ('write_difference(uuid, text)'),
   ('reconcile_rows(regclass, text[], integer)'), ('reconcile_absent(regclass, text[])'), ('logged_keys(text, text, bigint, text, integer)'), ('register_source(text, integer, text, text)'),
   ('find_checkpoint(text, integer, text)'),
