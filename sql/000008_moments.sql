@@ -79,6 +79,13 @@ as $$
   end
 $$;
 
+-- The same of values, where SQL is not made as text.
+create function "bemi".is_past(a_moment "bemi".moment, a_at timestamptz, a_epoch integer, a_lsn pg_lsn, a_index bigint, a_transaction bigint) returns boolean
+language sql immutable
+return case when (a_moment).epoch is null then a_at <= (a_moment).at
+  else (a_epoch, a_lsn, a_index) <= ((a_moment).epoch, (a_moment).lsn, (a_moment).index)
+    and not (a_epoch = (a_moment).epoch and a_transaction = any ((a_moment).excluded)) end;
+
 -- The oldest month that retention has left.
 create function "bemi".log_start() returns timestamptz
 language sql stable set search_path = pg_catalog, pg_temp
@@ -86,6 +93,22 @@ as $$
   select min(to_date(right(c.relname, 6), 'YYYYMM')::timestamp at time zone 'UTC')
   from pg_inherits i join pg_class c on c.oid = i.inhrelid
   where i.inhparent = '"bemi".changes'::regclass and c.relname ~ '^changes_p[0-9]{6}$'
+$$;
+
+-- A name of a table, with the time in which it was this table's: see table_spans().
+create type "bemi".span as (schema text, name text, since timestamptz, until timestamptz);
+
+-- The TRUNCATEs of a table, and the markers of what was not captured.
+create function "bemi".marks_of(a_spans "bemi".span[], a_since timestamptz) returns setof "bemi".changes
+language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
+as $$
+begin
+  return query
+    select c.* from unnest(a_spans) as s cross join lateral (
+      select * from "bemi".changes m
+      where m."table" = s.name and m.schema = s.schema and m.committed_at >= greatest(s.since, a_since) and m.committed_at < s.until
+        and m.primary_key is null and m.before = '{}' and m.after = '{}') as c;
+end
 $$;
 
 -- When a tracked table changed without a change that the log could show, and why.
@@ -97,12 +120,11 @@ declare
   v_id integer := (select id from "bemi".tables where relation = a_relation);
 begin
   return query select b.broken_at, b.reason from "bemi".breaks b where b.table_id = v_id;
-  return query execute format($query$
-    select changes.committed_at, coalesce('a change was not captured (SQLSTATE ' || (changes.context #>> '{db,gap,sqlstate}') || ')',
+  return query
+    select m.committed_at, coalesce('a change was not captured (SQLSTATE ' || (m.context #>> '{db,gap,sqlstate}') || ')',
       'a partition was truncated by itself')
-    from "bemi".changes
-    where %s and changes.committed_at >= %L and changes.primary_key is null and changes.before = '{}' and changes.after = '{}'
-      and changes.context -> 'db' ?| '{gap,partition}'$query$, "bemi".names_condition(v_id), v_tracked.tracked_at);
+    from "bemi".marks_of(array(select row(p.*)::"bemi".span from "bemi".table_spans(v_id) as p), v_tracked.tracked_at) as m
+    where m.context -> 'db' ?| '{gap,partition}';
   -- By text, for what was set aside may be no jsonb.
   return query
     select substring(a.change from '"committed_at":"([^"]+)"')::timestamptz, format('a change was set aside (SQLSTATE %s)', a.sqlstate)

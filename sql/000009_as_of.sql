@@ -10,37 +10,49 @@ as $$
       from unnest(a_keys) with ordinality as k (name, n))) end
 $$;
 
--- The rows of a tracked table (with a key, that row alone) as they were at a moment, as jsonb of today's columns.
+-- What the log knows of a table around a moment, and so how to read it.
+create type "bemi".ground as (
+  table_id integer, keys text[], ignored text[], masked text[], tracked_at timestamptz,
+  spans "bemi".span[],
+  -- Not NULL where all that the log has is of one: then LSNs are an order.
+  only_epoch integer,
+  -- After which all is known: a break by time, or a TRUNCATE by its place.
+  broken_at timestamptz, truncated "bemi".place,
+  -- Up to which nothing came between.
+  until timestamptz,
+  -- Whether what the log has after that says everything, and whether what lies before the moment does.
+  is_complete boolean, is_forward boolean,
+  -- Whether rows of the table ever changed their keys.
+  has_moves boolean,
+  -- Images before this are of other shapes than today's, and so are those that lack one of these columns.
+  shaped_at timestamptz, columns text[]
+);
+
 -- Forwards from a baseline or a TRUNCATE, after which everything is known; else backwards from the live table, where
 -- what is live and what is in the log are seen at once: with capture by triggers. Where neither will do, an error
 -- says from when on it is known.
-create function "bemi".images_as_of(a_relation regclass, a_moment "bemi".moment, a_key text default null)
-returns table (primary_key text, image jsonb, imaged_at timestamptz)
-language plpgsql stable set search_path = pg_catalog, pg_temp
-set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set extra_float_digits = 1
+create function "bemi".ground_of(a_relation regclass, a_moment "bemi".moment, a_key text) returns "bemi".ground
+language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_tracked "bemi".tracked_tables := (select t from "bemi".tracked_tables t where relation = a_relation and root = a_relation);
-  v_id integer := (select id from "bemi".tables where relation = a_relation);
-  v_keys text[] := "bemi".key_columns(a_relation);
   v_baseline "bemi".baselines := (select b from "bemi".baselines b where relation = a_relation);
-  v_past text := "bemi".past_condition(a_moment);
-  v_from text;
-  v_last_break record;
-  v_next_break record;
-  v_truncate record;
-  v_since text;
-  v_start timestamptz;
-  v_is_blank boolean := false;
-  v_is_complete boolean;
+  v_log_start timestamptz := "bemi".log_start();
+  v_ground "bemi".ground;
+  v_break record;
+  v_last_reason text;
+  v_next_break timestamptz;
+  v_next_reason text;
+  v_mark record;
   v_next_truncate timestamptz;
-  v_effects text;
-  v_shaped text := '%s';
-  v_changed_shape timestamptz;
-  v_columns text[];
-  v_live text;
-  v_has_moves boolean;
+  v_start timestamptz;
+  v_is_blank boolean;
 begin
+  v_ground.table_id := (select id from "bemi".tables where relation = a_relation);
+  v_ground.keys := "bemi".key_columns(a_relation);
+  v_ground.ignored := v_tracked.ignored;
+  v_ground.masked := v_tracked.masked;
+  v_ground.tracked_at := v_tracked.tracked_at;
   if v_tracked is null then
     raise exception using errcode = 'BE001', message = format('%s is not tracked', a_relation),
       hint = case when pg_partition_root(a_relation) <> a_relation then format('Ask its root, %s.', pg_partition_root(a_relation))
@@ -49,7 +61,7 @@ begin
   if a_moment.at is null then
     raise null_value_not_allowed using message = 'As of when? The time is null';
   end if;
-  if a_key is not null and v_keys = '{}' then
+  if a_key is not null and v_ground.keys = '{}' then
     raise exception using errcode = 'BE001', message = format('%s has no primary key to look a row up by', a_relation);
   end if;
   if a_moment.at < v_tracked.tracked_at then
@@ -57,110 +69,114 @@ begin
       message = format('The rows of %s as of %s are not known', a_relation, a_moment.at),
       hint = format('They are known from %s on, when it came to be tracked.', v_tracked.tracked_at);
   end if;
-  if a_moment.at < "bemi".log_start() then
+  if a_moment.at < v_log_start then
     raise exception using errcode = 'BE001',
       message = format('The rows of %s as of %s are not known: older changes are past their retention', a_relation, a_moment.at),
       hint = "bemi".known_hint(a_relation, v_tracked.tracked_at);
   end if;
 
-  v_from := format('from "bemi".changes join "bemi".epochs on epochs.source_id = changes.source_id where %s and changes.committed_at >= %L',
-    "bemi".names_condition(v_id), v_tracked.tracked_at);
-  select b.* into v_last_break from "bemi".breaks_of(a_relation, a_moment.at) b where b.broken_at <= a_moment.at order by b.broken_at desc limit 1;
-  select b.* into v_next_break from "bemi".breaks_of(a_relation, a_moment.at) b where b.broken_at > a_moment.at order by b.broken_at limit 1;
-  v_start := greatest(v_tracked.tracked_at, v_last_break.broken_at);
-  v_since := case when v_last_break.broken_at is null then 'true' else format('changes.committed_at > %L', v_start) end;
-  execute format($query$
-    select epochs.epoch, changes.commit_lsn, changes.transaction_index, changes.committed_at %s and %s and %s
-      and changes.operation = 'TRUNCATE' and changes.primary_key is null and changes.before = '{}' and changes.after = '{}'
-      and not coalesce(changes.context -> 'db' ?| '{gap,partition}', false)
-    order by 1 desc, 2 desc, 3 desc limit 1$query$, v_from, v_past, v_since) into v_truncate;
-  if v_truncate.epoch is not null then
-    v_since := format('(epochs.epoch, changes.commit_lsn, changes.transaction_index) > (%s, %L::pg_lsn, %s)',
-      v_truncate.epoch, v_truncate.commit_lsn, v_truncate.transaction_index);
-  end if;
-  v_is_blank := v_truncate.epoch is not null
-    or coalesce(v_baseline.finished_at = v_start, false);
-  execute format('select min(changes.committed_at) %s and not (%s) and changes.operation = ''TRUNCATE''
-    and changes.primary_key is null and changes.before = ''{}'' and changes.after = ''{}''', v_from, v_past) into v_next_truncate;
-  v_is_complete := v_is_blank
-    -- A baseline tells of the time before it too, as far as nothing came between.
-    or v_keys <> '{}' and v_baseline.finished_at is not null and v_baseline.started_at >= v_start and v_baseline.skipped_count = 0
-      and (v_baseline.finished_at <= a_moment.at or v_baseline.finished_at < least(v_next_break.broken_at, v_next_truncate, 'infinity'));
-
-  -- Images of other shapes than today's are brought into it.
-  select max(greatest(c.named_at, c.dropped_at)) into v_changed_shape
-  from "bemi".table_columns c where c.table_id = v_id
-    and (c.dropped_at is not null or c.named_at > (select min(f.named_at) from "bemi".table_columns f where f.table_id = v_id));
-  if v_changed_shape is not null then
-    v_columns := array(select a.attname::text from pg_attribute a
-      where a.attrelid = a_relation and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' and a.attname <> all (v_tracked.masked));
-    v_shaped := format('case when bemi_at >= %L and bemi_image ?& %L then bemi_image else "bemi".shape_image(%s, bemi_image, bemi_at) end',
-      v_changed_shape, v_columns, v_id);
-  else
-    v_shaped := 'bemi_image';
-  end if;
-
-  -- What each change did to each key that it names: before and after are NULL where there was, or is, no row.
-  v_effects := format($query$
-    select changes.primary_key collate "C" as bemi_key, epochs.epoch, changes.commit_lsn, changes.transaction_index, changes.transaction_id,
-      changes.former_primary_key is not null as is_move, %2$s as is_past, changes.committed_at,
-      case changes.operation when 'UPDATE' then case when changes.former_primary_key is null then changes.before end
-        when 'DELETE' then changes.before when 'SNAPSHOT' then changes.after end as before,
-      case when changes.operation <> 'DELETE' then changes.after end as after
-    %1$s and changes.primary_key is not null %3$s and %%1$s
-    union all
-    select changes.former_primary_key collate "C", epochs.epoch, changes.commit_lsn, changes.transaction_index, changes.transaction_id,
-      true, %2$s, changes.committed_at, changes.before, null
-    %1$s and changes.former_primary_key is not null %4$s and %%1$s$query$,
-    v_from, v_past,
-    case when a_key is not null then format('and hashtextextended(changes.primary_key, 0) = hashtextextended(%1$L, 0) and changes.primary_key = %1$L', a_key) end,
-    case when a_key is not null then format('and hashtextextended(changes.former_primary_key, 0) = hashtextextended(%1$L, 0) and changes.former_primary_key = %1$L', a_key) end);
-  execute format('select exists (select %s and changes.former_primary_key is not null)', v_from) into v_has_moves;
-
-  if v_is_complete and v_keys <> '{}' then
-    v_effects := "bemi".effects_without_overtaken(
-      format(v_effects, case when v_is_blank or v_baseline.finished_at <= a_moment.at then format('%s and %s', v_since, v_past)
-        -- What came after a break may be of rows that came in it.
-        else format('%s and changes.committed_at < %L', v_since, coalesce(v_next_break.broken_at, 'infinity')) end),
-      v_has_moves, v_tracked.ignored);
-    return query execute format($query$
-      select bemi_key, %2$s, bemi_at
-      from (
-        select distinct on (bemi_key) bemi_key, is_past, case when is_past then after else before end as bemi_image, committed_at as bemi_at
-        from (%1$s) as effects
-        order by bemi_key, is_past desc,
-          case when is_past then epoch end desc, case when is_past then commit_lsn end desc, case when is_past then transaction_index end desc,
-          epoch, commit_lsn, transaction_index
-      ) as last
-      where bemi_image is not null$query$, v_effects, v_shaped);
-    return;
-  end if;
-
-  if v_is_complete or v_tracked.capture = 'trigger' and v_next_break.broken_at is null and v_next_truncate is null then
-    select format('select %s collate "C" as bemi_key, to_jsonb(bemi_row.*) - %L::text[] as bemi_image from %s%s as bemi_row where %s',
-      "bemi".key_expression(v_keys), v_tracked.masked, case c.relkind when 'p' then '' else 'only ' end, a_relation,
-      case when a_key is null then 'true' else format('(%s) = (%s)',
-        (select string_agg(format('bemi_row.%I', k.name), ', ' order by k.n) from unnest(v_keys) with ordinality as k (name, n)),
-        "bemi".key_literals(a_relation, v_keys, case cardinality(v_keys) when 1 then array[a_key]
-          else array(select value from jsonb_array_elements_text(a_key::jsonb) with ordinality as e (value, n) order by n) end)) end)
-    into v_live from pg_class c where c.oid = a_relation;
-    if v_keys <> '{}' then
-      v_effects := "bemi".effects_without_overtaken(format(v_effects, format('not (%s)', v_past)), v_has_moves, v_tracked.ignored);
-      return query execute format($query$
-        with first as materialized (
-          select distinct on (bemi_key) bemi_key, before as bemi_image, committed_at as bemi_at
-          from (%1$s) as effects
-          order by bemi_key, epoch, commit_lsn, transaction_index
-        )
-        select bemi_key, %2$s, bemi_at from first where bemi_image is not null
-        union all
-        select live.bemi_key, live.bemi_image, clock_timestamp() from (%3$s) as live
-        where not exists (select from first where first.bemi_key = live.bemi_key)$query$, v_effects, v_shaped, v_live);
-      return;
+  v_ground.spans := array(select row(s.*)::"bemi".span from "bemi".table_spans(v_ground.table_id) as s);
+  v_ground.only_epoch := (select min(e.epoch) from "bemi".epochs e having min(e.epoch) = max(e.epoch));
+  for v_break in select b.broken_at, b.reason from "bemi".breaks_of(a_relation, a_moment.at) as b loop
+    if v_break.broken_at <= a_moment.at then
+      if v_break.broken_at >= coalesce(v_ground.broken_at, '-infinity') then
+        v_ground.broken_at := v_break.broken_at;
+        v_last_reason := v_break.reason;
+      end if;
+    elsif v_break.broken_at > a_moment.at and (v_next_break is null or v_break.broken_at < v_next_break) then
+      v_next_break := v_break.broken_at;
+      v_next_reason := v_break.reason;
     end if;
-    -- Without a key, rows are counted: what is there and what went, less what came.
-    return query execute format($query$
-      select null::text, "bemi".repeatable_image(counted.bemi_image, counted.times, %4$L), clock_timestamp()
+  end loop;
+  v_start := greatest(v_tracked.tracked_at, v_ground.broken_at);
+  for v_mark in
+    select row(e.epoch, m.commit_lsn, m.transaction_index)::"bemi".place as place, m.committed_at,
+      "bemi".is_past(a_moment, m.committed_at, e.epoch, m.commit_lsn, m.transaction_index, m.transaction_id) as is_past
+    from "bemi".marks_of(v_ground.spans, v_tracked.tracked_at) as m join "bemi".epochs e on e.source_id = m.source_id
+    where m.operation = 'TRUNCATE' and not coalesce(m.context -> 'db' ?| '{gap,partition}', false)
+    order by 1
+  loop
+    if not v_mark.is_past then
+      v_next_truncate := least(v_next_truncate, v_mark.committed_at);
+    elsif v_ground.broken_at is null or v_mark.committed_at > v_ground.broken_at then
+      v_ground.truncated := v_mark.place;
+    end if;
+  end loop;
+  v_is_blank := v_ground.truncated is not null or coalesce(v_baseline.finished_at = v_start, false);
+  v_ground.until := coalesce(v_next_break, 'infinity');
+  v_ground.is_complete := v_is_blank
+    -- A baseline tells of the time before it too, as far as nothing came between.
+    or v_ground.keys <> '{}' and v_baseline.finished_at is not null and v_baseline.started_at >= v_start and v_baseline.skipped_count = 0
+      and (v_baseline.finished_at <= a_moment.at or v_baseline.finished_at < least(v_next_break, v_next_truncate, 'infinity'));
+  v_ground.is_forward := v_ground.is_complete and (v_is_blank or v_baseline.finished_at <= a_moment.at);
+  if not v_ground.is_complete and (v_tracked.capture <> 'trigger' or v_next_break is not null or v_next_truncate is not null) then
+    raise exception using errcode = 'BE001',
+      message = format('The rows of %s as of %s are not all known%s', a_relation, a_moment.at,
+        coalesce(': ' || coalesce(v_last_reason || ' at ' || v_ground.broken_at, v_next_reason || ' at ' || v_next_break), '')),
+      hint = "bemi".known_hint(a_relation, v_start);
+  end if;
+
+  select max(greatest(c.named_at, c.dropped_at)) into v_ground.shaped_at
+  from "bemi".table_columns c where c.table_id = v_ground.table_id
+    and (c.dropped_at is not null or c.named_at > (select min(f.named_at) from "bemi".table_columns f where f.table_id = v_ground.table_id));
+  if v_ground.shaped_at is not null then
+    v_ground.columns := array(select a.attname::text from pg_attribute a
+      where a.attrelid = a_relation and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' and a.attname <> all (v_tracked.masked));
+  end if;
+  if a_key is null then
+    v_ground.has_moves := exists (select from unnest(v_ground.spans) as s cross join lateral (select from "bemi".changes c
+      where c."table" = s.name and c.schema = s.schema and c.committed_at >= greatest(s.since, v_tracked.tracked_at) and c.committed_at < s.until
+        and c.former_primary_key is not null limit 1) as moved);
+  else
+    v_ground.has_moves := exists (select from unnest(v_ground.spans) as s cross join lateral (select from "bemi".changes c
+        where c."table" = s.name and c.schema = s.schema and c.committed_at >= greatest(s.since, v_tracked.tracked_at) and c.committed_at < s.until
+          and hashtextextended(c.former_primary_key, 0) = hashtextextended(a_key, 0) and c.former_primary_key = a_key limit 1) as gone)
+      or exists (select from unnest(v_ground.spans) as s cross join lateral (select from "bemi".changes c
+        where c."table" = s.name and c.schema = s.schema and c.committed_at >= greatest(s.since, v_tracked.tracked_at) and c.committed_at < s.until
+          and hashtextextended(c.primary_key, 0) = hashtextextended(a_key, 0) and c.primary_key = a_key and c.former_primary_key is not null limit 1) as come);
+  end if;
+  return v_ground;
+end
+$$;
+
+-- The live rows of a table as a query for their keys and images.
+create function "bemi".live_query(a_relation regclass, a_ground "bemi".ground, a_key text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select format('select %s collate "C" as bemi_key, to_jsonb(bemi_row.*) - %L::text[] as bemi_image from %s%s as bemi_row where %s',
+    "bemi".key_expression(a_ground.keys), a_ground.masked, case c.relkind when 'p' then '' else 'only ' end, a_relation,
+    case when a_key is null then 'true' else format('(%s) = (%s)',
+      (select string_agg(format('bemi_row.%I', k.name), ', ' order by k.n) from unnest(a_ground.keys) with ordinality as k (name, n)),
+      "bemi".key_literals(a_relation, a_ground.keys, case cardinality(a_ground.keys) when 1 then array[a_key]
+        else array(select value from jsonb_array_elements_text(a_key::jsonb) with ordinality as e (value, n) order by n) end)) end)
+  from pg_class c where c.oid = a_relation
+$$;
+
+-- The rows of a tracked table as they were at a moment, as a query for their keys, images and the images' times.
+create function "bemi".images_query(a_relation regclass, a_moment "bemi".moment, a_ground "bemi".ground, a_key text default null) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_past text := "bemi".past_condition(a_moment);
+  -- One epoch is a constant, by which nothing has to be joined or sorted.
+  v_from text := format('from "bemi".changes %s where %s and changes.committed_at >= %L',
+    case when a_ground.only_epoch is null then 'join "bemi".epochs on epochs.source_id = changes.source_id'
+      else format('cross join (values (%s)) as epochs (epoch)', a_ground.only_epoch) end,
+    "bemi".names_condition(a_ground.table_id), a_ground.tracked_at);
+  v_since text := case when a_ground.truncated is not null
+      then format('(epochs.epoch, changes.commit_lsn, changes.transaction_index) > (%s, %L::pg_lsn, %s)',
+        (a_ground.truncated).epoch, (a_ground.truncated).lsn, (a_ground.truncated).index)
+    when a_ground.broken_at is not null then format('changes.committed_at > %L', greatest(a_ground.tracked_at, a_ground.broken_at))
+    else 'true' end;
+  v_shaped text := case when a_ground.shaped_at is null then 'bemi_image'
+    else format('case when bemi_at >= %L and bemi_image ?& %L then bemi_image else "bemi".shape_image(%s, bemi_image, bemi_at) end',
+      a_ground.shaped_at, a_ground.columns, a_ground.table_id) end;
+  v_effects text;
+begin
+  if a_ground.keys = '{}' then
+    -- Rows are counted: what is there and what went, less what came.
+    return format($query$
+      select null::text as primary_key, "bemi".repeatable_image(counted.bemi_image, counted.times, %4$L) as image, clock_timestamp() as imaged_at
       from (
         select %2$s as bemi_image, sum(n) as times
         from (
@@ -171,17 +187,132 @@ begin
         ) as effects
         group by 1 having sum(n) <> 0
       ) as counted, generate_series(1, greatest(counted.times, 1))$query$,
-      v_from, v_shaped, case when not v_is_complete then format('union all select bemi_image, clock_timestamp(), 1 from (%s) as live', v_live) end,
-      a_relation::text, case when v_is_complete then -1 else 1 end,
-      case when v_is_complete then format('%s and %s', v_since, v_past) else format('not (%s)', v_past) end);
-    return;
+      v_from, v_shaped,
+      case when not a_ground.is_complete then format('union all select bemi_image, clock_timestamp(), 1 from (%s) as live', "bemi".live_query(a_relation, a_ground, null)) end,
+      a_relation::text, case when a_ground.is_complete then -1 else 1 end,
+      case when a_ground.is_complete then format('%s and %s', v_since, v_past) else format('not (%s)', v_past) end);
+  end if;
+  if a_ground.is_forward and not a_ground.has_moves then
+    return format($query$
+      select bemi_key as primary_key, %2$s as image, bemi_at as imaged_at
+      from (
+        select distinct on (changes.primary_key collate "C") changes.primary_key collate "C" as bemi_key,
+          case when changes.operation <> 'DELETE' then changes.after end as bemi_image, changes.committed_at as bemi_at
+        %1$s and changes.primary_key is not null %3$s and %4$s and %5$s
+        order by changes.primary_key collate "C", epochs.epoch desc, changes.commit_lsn desc, changes.transaction_index desc
+      ) as last
+      where bemi_image is not null$query$, v_from, v_shaped,
+      case when a_key is not null then format('and hashtextextended(changes.primary_key, 0) = hashtextextended(%1$L, 0) and changes.primary_key = %1$L', a_key) end,
+      v_since, v_past);
   end if;
 
-  raise exception using errcode = 'BE001',
-    message = format('The rows of %s as of %s are not all known%s', a_relation, a_moment.at,
-      coalesce(': ' || coalesce(v_last_break.reason || ' at ' || v_last_break.broken_at,
-        v_next_break.reason || ' at ' || v_next_break.broken_at), '')),
-    hint = "bemi".known_hint(a_relation, v_start);
+  -- What each change did to each key that it names: before and after are NULL where there was, or is, no row.
+  v_effects := format($query$
+    select changes.primary_key collate "C" as bemi_key, epochs.epoch, changes.commit_lsn, changes.transaction_index, changes.transaction_id,
+      changes.former_primary_key is not null as is_move, %2$s as is_past, changes.committed_at,
+      case changes.operation when 'UPDATE' then case when changes.former_primary_key is null then changes.before end
+        when 'DELETE' then changes.before when 'SNAPSHOT' then changes.after end as before,
+      case when changes.operation <> 'DELETE' then changes.after end as after
+    %1$s and changes.primary_key is not null %3$s and %5$s
+    union all
+    select changes.former_primary_key collate "C", epochs.epoch, changes.commit_lsn, changes.transaction_index, changes.transaction_id,
+      true, %2$s, changes.committed_at, changes.before, null
+    %1$s and changes.former_primary_key is not null %4$s and %5$s$query$,
+    v_from, v_past,
+    case when a_key is not null then format('and hashtextextended(changes.primary_key, 0) = hashtextextended(%1$L, 0) and changes.primary_key = %1$L', a_key) end,
+    case when a_key is not null then format('and hashtextextended(changes.former_primary_key, 0) = hashtextextended(%1$L, 0) and changes.former_primary_key = %1$L', a_key) end,
+    case when not a_ground.is_complete then format('not (%s)', v_past)
+      when a_ground.is_forward then format('%s and %s', v_since, v_past)
+      -- What came after a break may be of rows that came in it.
+      else format('%s and changes.committed_at < %L', v_since, a_ground.until) end);
+  v_effects := "bemi".effects_without_overtaken(v_effects, a_ground.has_moves, a_ground.ignored);
+  if a_ground.is_complete then
+    return format($query$
+      select bemi_key as primary_key, %2$s as image, bemi_at as imaged_at
+      from (
+        select distinct on (bemi_key) bemi_key, is_past, case when is_past then after else before end as bemi_image, committed_at as bemi_at
+        from (%1$s) as effects
+        order by bemi_key, is_past desc,
+          case when is_past then epoch end desc, case when is_past then commit_lsn end desc, case when is_past then transaction_index end desc,
+          epoch, commit_lsn, transaction_index
+      ) as last
+      where bemi_image is not null$query$, v_effects, v_shaped);
+  end if;
+  return format($query$
+    with first as materialized (
+      select distinct on (bemi_key) bemi_key, before as bemi_image, committed_at as bemi_at
+      from (%1$s) as effects
+      order by bemi_key, epoch, commit_lsn, transaction_index
+    )
+    select bemi_key as primary_key, %2$s as image, bemi_at as imaged_at from first where bemi_image is not null
+    union all
+    select live.bemi_key, live.bemi_image, clock_timestamp() from (%3$s) as live
+    where not exists (select from first where first.bemi_key = live.bemi_key)$query$,
+    v_effects, v_shaped, "bemi".live_query(a_relation, a_ground, a_key));
+end
+$$;
+
+-- The same of one row whose key has always been its own: by the last change until then, else by the first one after,
+-- else as it is. The plans are kept.
+create function "bemi".key_image(a_relation regclass, a_moment "bemi".moment, a_ground "bemi".ground, a_key text, out image jsonb, out imaged_at timestamptz)
+language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
+set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set extra_float_digits = 1
+as $$
+begin
+  if a_ground.is_complete then
+    select case when c.operation <> 'DELETE' then c.after end, c.committed_at into image, imaged_at
+    from unnest(a_ground.spans) as s cross join lateral (
+      select k.* from "bemi".changes k
+      where k."table" = s.name and k.schema = s.schema and k.committed_at >= greatest(s.since, a_ground.tracked_at) and k.committed_at < s.until
+        and k.committed_at <= case when a_moment.epoch is null then a_moment.at else 'infinity' end
+        and hashtextextended(k.primary_key, 0) = hashtextextended(a_key, 0) and k.primary_key = a_key
+    ) as c join "bemi".epochs e on e.source_id = c.source_id
+    where "bemi".is_past(a_moment, c.committed_at, e.epoch, c.commit_lsn, c.transaction_index, c.transaction_id)
+      and case when a_ground.truncated is not null then row(e.epoch, c.commit_lsn, c.transaction_index)::"bemi".place > a_ground.truncated
+        else a_ground.broken_at is null or c.committed_at > a_ground.broken_at end
+    order by e.epoch desc, c.commit_lsn desc, c.transaction_index desc limit 1;
+  end if;
+  if not a_ground.is_forward and imaged_at is null then
+    select case c.operation when 'SNAPSHOT' then c.after when 'CREATE' then null else c.before end, c.committed_at into image, imaged_at
+    from unnest(a_ground.spans) as s cross join lateral (
+      select k.* from "bemi".changes k
+      where k."table" = s.name and k.schema = s.schema and k.committed_at >= greatest(s.since, a_ground.tracked_at) and k.committed_at < s.until
+        and k.committed_at >= case when a_moment.epoch is null then a_moment.at else '-infinity' end
+        and hashtextextended(k.primary_key, 0) = hashtextextended(a_key, 0) and k.primary_key = a_key
+    ) as c join "bemi".epochs e on e.source_id = c.source_id
+    where not "bemi".is_past(a_moment, c.committed_at, e.epoch, c.commit_lsn, c.transaction_index, c.transaction_id)
+      and (not a_ground.is_complete or c.committed_at < a_ground.until)
+    order by e.epoch, c.commit_lsn, c.transaction_index limit 1;
+    if not found and not a_ground.is_complete then
+      execute format('select live.bemi_image, clock_timestamp() from (%s) as live', "bemi".live_query(a_relation, a_ground, a_key))
+        into image, imaged_at;
+      return;
+    end if;
+  end if;
+  if image is not null and a_ground.shaped_at is not null and (imaged_at < a_ground.shaped_at or not image ?& a_ground.columns) then
+    image := "bemi".shape_image(a_ground.table_id, image, imaged_at);
+  end if;
+end
+$$;
+
+-- The rows of a tracked table (with a key, that row alone) as they were at a moment, as jsonb of today's columns.
+create function "bemi".images_as_of(a_relation regclass, a_moment "bemi".moment, a_key text default null)
+returns table (primary_key text, image jsonb, imaged_at timestamptz)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set extra_float_digits = 1
+as $$
+declare
+  v_ground "bemi".ground := "bemi".ground_of(a_relation, a_moment, a_key);
+begin
+  if a_key is null or v_ground.has_moves then
+    return query execute "bemi".images_query(a_relation, a_moment, v_ground, a_key);
+    return;
+  end if;
+  primary_key := a_key;
+  select k.image, k.imaged_at into image, imaged_at from "bemi".key_image(a_relation, a_moment, v_ground, a_key) as k;
+  if image is not null then
+    return next;
+  end if;
 end
 $$;
 
@@ -215,22 +346,68 @@ begin
 end
 $$;
 
--- A row of today's type for each row as it was. Dropped columns are left out, added ones have the value that they were
--- added with, masked ones are NULL; a notice says so.
-create function "bemi".rows_as_of(a_row anyelement, a_moment "bemi".moment, a_key text) returns setof anyelement
-language plpgsql stable set search_path = pg_catalog, pg_temp
-set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set extra_float_digits = 1
+-- Says of the rows of a table at a moment what they do not: columns that came or went since, what a worker has yet to read.
+create function "bemi".remark_as_of(a_relation regclass, a_moment "bemi".moment) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
 as $$
 declare
-  v_relation regclass := (select typrelid from pg_type where oid = pg_typeof(a_row)::oid and typrelid <> 0);
-  v_tracked "bemi".tracked_tables := (select t from "bemi".tracked_tables t where relation = v_relation);
-  v_columns text;
   v_names text;
   v_last timestamptz;
   v_lag record;
 begin
-  if v_relation is null then
-    raise wrong_object_type using message = format('%s is no table''s type', pg_typeof(a_row)), hint = 'Write null::todos, with the table''s name.';
+  select string_agg(format('%I %s', c.name, case when c.dropped_at > a_moment.at then 'was dropped' else 'was added' end), ', ' order by c.number) into v_names
+  from "bemi".table_columns c join "bemi".tables t on t.id = c.table_id
+  where t.relation = a_relation and (c.dropped_at > a_moment.at and c.named_at <= a_moment.at
+    or c.dropped_at is null and c.named_at > a_moment.at
+      and not exists (select from "bemi".table_columns f where f.table_id = c.table_id and f.number = c.number and f.named_at < c.named_at));
+  if v_names is not null then
+    raise notice 'bemi: columns of % since: %', a_relation, v_names;
+  end if;
+  if a_moment.epoch is null and (select capture from "bemi".tracked_tables where relation = a_relation) = 'wal' and not pg_is_in_recovery() then
+    select max(c.committed_at) into v_last from (
+      select l.committed_at from "bemi".sources s, lateral (select c.committed_at from "bemi".changes c
+        where c.source_id = s.id order by c.commit_lsn desc, c.transaction_index desc limit 1) as l
+      where s.capture = 'wal') as c;
+    if a_moment.at > coalesce(v_last, '-infinity') then
+      select * into v_lag from "bemi".wal_lag();
+      if v_lag.bytes is null then
+        raise warning 'bemi: nothing reads the WAL of this database into its log, for there is no slot: what was committed after % may be missing', coalesce(v_last::text, 'tracking began')
+          using hint = 'Run bemi worker, and see bemi doctor.';
+      elsif v_lag.bytes > (case when v_lag.is_active then 1048576 else 0 end) then
+        raise warning 'bemi: the worker has % bytes of WAL yet to read: what was committed after % may be missing', v_lag.bytes,
+          coalesce(v_last, (select tracked_at from "bemi".tracked_tables where relation = a_relation))
+          using hint = 'Run bemi worker, or bemi-poll --once.';
+      end if;
+    end if;
+  end if;
+end
+$$;
+
+-- Whether a row is its image put into its type, and nothing besides: see rows_query().
+create function "bemi".is_plain(a_relation oid) returns boolean
+language sql stable
+return not exists (select from pg_attribute a where a.attrelid = a_relation and a.attnum > 0 and not a.attisdropped
+  and (a.attgenerated = 's' or a.atttypid in (select t.oid from pg_type t where t.typname = 'hstore')));
+
+-- A row of today's type for each row as it was, as a query. Dropped columns are left out, added ones have the value that
+-- they were added with, masked ones are NULL; a notice says so.
+create function "bemi".rows_query(a_relation regclass, a_moment "bemi".moment, a_key text) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set extra_float_digits = 1
+as $$
+declare
+  v_ground "bemi".ground := "bemi".ground_of(a_relation, a_moment, a_key);
+  v_images text := case when a_key is null or v_ground.has_moves then "bemi".images_query(a_relation, a_moment, v_ground, a_key)
+    else format('select image from "bemi".key_image(%L, %L, %L, %L) where image is not null', a_relation::oid, a_moment, v_ground, a_key) end;
+  v_columns text;
+begin
+  perform "bemi".remark_as_of(a_relation, a_moment);
+  if "bemi".is_plain(a_relation) then
+    -- The row is made once: each of its columns would make it again, and a function in FROM a table of it.
+    select string_agg(format('(bemi_made.bemi_row).%I', a.attname), ', ' order by a.attnum) into v_columns
+    from pg_attribute a where a.attrelid = a_relation and a.attnum > 0 and not a.attisdropped;
+    return format('select %s from (select jsonb_populate_record(null::%s, bemi_images.image) as bemi_row from (%s) as bemi_images offset 0) as bemi_made',
+      v_columns, a_relation, v_images);
   end if;
   select string_agg(case
       -- Before PostgreSQL 18 decoding leaves generated columns out.
@@ -242,29 +419,23 @@ begin
   into v_columns
   from pg_attribute a join pg_type t on t.oid = a.atttypid join pg_namespace n on n.oid = t.typnamespace
     left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
-  where a.attrelid = v_relation and a.attnum > 0 and not a.attisdropped;
-  select string_agg(format('%I %s', c.name, case when c.dropped_at > a_moment.at then 'was dropped' else 'was added' end), ', ' order by c.number) into v_names
-  from "bemi".table_columns c join "bemi".tables t on t.id = c.table_id
-  where t.relation = v_relation and (c.dropped_at > a_moment.at and c.named_at <= a_moment.at
-    or c.dropped_at is null and c.named_at > a_moment.at
-      and not exists (select from "bemi".table_columns f where f.table_id = c.table_id and f.number = c.number and f.named_at < c.named_at));
-  if v_names is not null then
-    raise notice 'bemi: columns of % since: %', v_relation, v_names;
+  where a.attrelid = a_relation and a.attnum > 0 and not a.attisdropped;
+  return format('select %s from (%s) as bemi_images, lateral jsonb_populate_record(null::%s, bemi_images.image) as bemi_row',
+    v_columns, v_images, a_relation);
+end
+$$;
+
+-- The table whose row type this is.
+create function "bemi".table_of_row(a_row anyelement) returns regclass
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_relation regclass := (select typrelid from pg_type where oid = pg_typeof(a_row)::oid and typrelid <> 0);
+begin
+  if v_relation is null then
+    raise wrong_object_type using message = format('%s is no table''s type', pg_typeof(a_row)), hint = 'Write null::todos, with the table''s name.';
   end if;
-  if v_tracked.capture = 'wal' then
-    select max(c.committed_at) into v_last from (
-      select l.committed_at from "bemi".sources s, lateral (select c.committed_at from "bemi".changes c
-        where c.source_id = s.id order by c.commit_lsn desc, c.transaction_index desc limit 1) as l
-      where s.capture = 'wal') as c;
-    select * into v_lag from "bemi".wal_lag();
-    if a_moment.epoch is null and a_moment.at > coalesce(v_last, '-infinity') and v_lag.bytes > (case when v_lag.is_active then 1048576 else 0 end) then
-      raise warning 'bemi: the worker has % bytes of WAL yet to read: what was committed after % may be missing', v_lag.bytes, coalesce(v_last, v_tracked.tracked_at)
-        using hint = 'Run bemi worker, or bemi-poll --once.';
-    end if;
-  end if;
-  return query execute format(
-    'select %s from "bemi".images_as_of($1, $2, $3) as bemi_images, lateral jsonb_populate_record(null::%s, bemi_images.image) as bemi_row',
-    v_columns, v_relation) using v_relation, a_moment, a_key;
+  return v_relation;
 end
 $$;
 
@@ -328,24 +499,17 @@ begin
 end
 $$;
 
--- Whether a row is its image put into its type, and nothing besides: see rows_as_of().
-create function "bemi".is_plain(a_relation oid) returns boolean
-language sql stable
-return not exists (select from pg_attribute a where a.attrelid = a_relation and a.attnum > 0 and not a.attisdropped
-  and (a.attgenerated = 's' or a.atttypid in (select t.oid from pg_type t where t.typname = 'hstore')));
-
 -- The rows of a table, or the one with this key, as they were at a time: select * from as_of(null::todos, '2026-11-01 12:00').
 create function "bemi".as_of(a_row anyelement, a_time timestamptz, a_key text default null) returns setof anyelement
-language plpgsql stable set search_path = pg_catalog, pg_temp set datestyle = 'ISO, MDY' set intervalstyle = 'postgres'
+language plpgsql stable set search_path = pg_catalog, pg_temp set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set extra_float_digits = 1
 as $$
 declare
-  v_relation oid;
+  v_relation regclass := "bemi".table_of_row(a_row);
   v_last "bemi".last_image;
 begin
   if a_key is not null and a_row is null then
-    v_relation := to_regclass(pg_typeof(a_row)::text);
     v_last := "bemi".last_image(v_relation, a_key, a_time);
-    -- Of columns and of a worker's lag rows_as_of() has something to say.
+    -- Of columns and of a worker's lag there may be something to be said.
     if v_last.is_known and not v_last.is_reshaped and v_last.capture = 'trigger' and "bemi".is_plain(v_relation) then
       if v_last.image is not null then
         return next jsonb_populate_record(a_row, v_last.image);
@@ -353,15 +517,17 @@ begin
       return;
     end if;
   end if;
-  return query execute 'select * from "bemi".rows_as_of($1, "bemi".moment_at($2), $3)' using a_row, a_time, a_key;
+  return query execute "bemi".rows_query(v_relation, "bemi".moment_at(a_time), a_key);
 end
 $$;
 
 -- The same just before or just after a transaction, which is named by the id of one of its changes.
 create function "bemi".as_of_change(a_row anyelement, a_change uuid, a_edge text default 'after', a_key text default null) returns setof anyelement
-language sql stable set search_path = pg_catalog, pg_temp
+language plpgsql stable set search_path = pg_catalog, pg_temp set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set extra_float_digits = 1
 as $$
-  select r from "bemi".rows_as_of(a_row, "bemi".moment_of(a_change, a_edge), a_key) as r
+begin
+  return query execute "bemi".rows_query("bemi".table_of_row(a_row), "bemi".moment_of(a_change, a_edge), a_key);
+end
 $$;
 
 -- One row's image at a time, in today's columns; NULL where there was none.
