@@ -1,42 +1,110 @@
 import { spawnSync } from "node:child_process";
-import { copyFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
+import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { onEachServer } from "./support/databases.ts";
-import { createSlot, install, runWorker, track } from "./support/installation.ts";
+import { createSlot, install, runWorker, SCHEMA, track } from "./support/installation.ts";
+import { expectIsolated } from "./support/isolation.ts";
 import { npmPackages } from "./support/npm-packages.ts";
+import { OUTCOME } from "./support/requests.ts";
+import { runToEnd } from "./support/runtimes.ts";
 import { seen, TODOS } from "./support/todos.ts";
 
 const file = (name: string): string => fileURLToPath(new URL(`prisma/${name}`, import.meta.url));
 const packages = npmPackages(
   "prisma",
   ["@bemi-db/prisma@1.1.0", "@prisma/client@6.7.0", "prisma@6.7.0"],
-  generate,
+  (folder) => generate(folder, "schema.prisma"),
+);
+const current = npmPackages(
+  "prisma",
+  ["@prisma/adapter-pg@6.19.3", "@prisma/client@6.19.3", "prisma@6.19.3"],
+  (folder) => generate(folder, "client.prisma"),
 );
 
-/** Prisma's engines are not on npm; the query compiler, in WebAssembly, is, and the client needs no other. */
-function generate(folder: string): string | undefined {
-  const schema = join(folder, "schema.prisma");
-  copyFileSync(file("schema.prisma"), schema);
-  const { status, stdout, stderr } = spawnSync(
-    process.execPath,
-    [join(folder, "node_modules/prisma/build/index.js"), "generate", "--schema", schema],
-    {
-      cwd: folder,
-      encoding: "utf8",
-      // Any file in their place keeps it from fetching them.
-      env: {
-        PATH: process.env.PATH ?? "",
-        HOME: process.env.HOME ?? "",
-        PRISMA_QUERY_ENGINE_LIBRARY: schema,
-        PRISMA_SCHEMA_ENGINE_BINARY: schema,
-        CHECKPOINT_DISABLE: "1",
-      },
+/** Prisma's command line in a folder that has its packages. */
+function prisma(folder: string, args: readonly string[], env: Record<string, string> = {}) {
+  // Prisma's engines are not on npm; those in WebAssembly are. Any file in the others' place keeps it from fetching them.
+  const instead = join(folder, "package.json");
+  return spawnSync(process.execPath, [join(folder, "node_modules/prisma/build/index.js"), ...args], {
+    cwd: folder,
+    encoding: "utf8",
+    env: {
+      PATH: process.env.PATH ?? "",
+      HOME: process.env.HOME ?? "",
+      PRISMA_QUERY_ENGINE_LIBRARY: instead,
+      PRISMA_SCHEMA_ENGINE_BINARY: instead,
+      CHECKPOINT_DISABLE: "1",
+      ...env,
     },
-  );
+  });
+}
+
+function generate(folder: string, name: string): string | undefined {
+  const schema = join(folder, "schema.prisma");
+  copyFileSync(file(name), schema);
+  const { status, stdout, stderr } = prisma(folder, ["generate", "--schema", schema]);
   return status === 0 ? undefined : `its client cannot be generated: ${stdout}${stderr}`;
 }
+
+onEachServer("Prisma's driver adapter over a wrapped pg Pool", (open) => {
+  test.skipIf(!current)("every write carries its own request's context", async () => {
+    await using database = await open();
+    await install(database.db);
+    await database.port.execute(TODOS);
+    await track(database.db, "todos");
+    const output = runToEnd({
+      command: [process.execPath, "--import", "tsx"],
+      args: ["prisma/adapter.ts", current?.folder ?? "", database.url],
+      cwd: fileURLToPath(new URL(".", import.meta.url)),
+    });
+    expect(output.trim()).toBe(OUTCOME);
+    await expectIsolated(database);
+  });
+});
+
+onEachServer("Prisma's migrations", (open) => {
+  test.skipIf(!current)("apply the generated one among their own", { timeout: 120_000 }, async () => {
+    await using database = await open();
+    const folder = mkdtempSync(join(tmpdir(), "bemi-prisma-"));
+    try {
+      symlinkSync(join(current?.folder ?? "", "node_modules"), join(folder, "node_modules"));
+      writeFileSync(join(folder, "package.json"), "{}");
+      mkdirSync(join(folder, "prisma"));
+      copyFileSync(file("prisma.config.mjs"), join(folder, "prisma.config.mjs"));
+      copyFileSync(file("client.prisma"), join(folder, "prisma/schema.prisma"));
+      const migrate = (...args: string[]): string => {
+        const { status, stdout, stderr } = prisma(folder, ["migrate", ...args], {
+          DATABASE_URL: database.url,
+        });
+        expect(status, stdout + stderr).toBe(0);
+        return stdout;
+      };
+      const add = (name: string, sql: string): void => {
+        mkdirSync(join(folder, "prisma/migrations", name), { recursive: true });
+        writeFileSync(join(folder, "prisma/migrations", name, "migration.sql"), sql);
+      };
+      const model = ["--from-empty", "--to-schema-datamodel", "prisma/schema.prisma", "--script"];
+      add("20250101000000_first", migrate("diff", ...model));
+      const bin = fileURLToPath(new URL("../dist/src/cli/bin.js", import.meta.url));
+      const args = ["generate", "prisma", "todos", "--schema", SCHEMA, "--out", "prisma/migrations"];
+      const generated = spawnSync(process.execPath, [bin, ...args], { cwd: folder, encoding: "utf8" });
+      expect(generated.stderr).toMatch(/^Wrote prisma\/migrations\/\d{14}_bemi\/migration\.sql\n$/);
+      add("29990101000000_third", "alter table todos add note text;");
+      expect(migrate("deploy")).toMatch(/\d{14}_bemi\/[^]*29990101000000_third\/[^]*successfully applied/);
+      expect(migrate("deploy")).toMatch(/No pending migrations/);
+      expect(migrate("status")).toMatch(/3 migrations found[^]*up to date/);
+      await database.port.execute("insert into todos (task, note) values ('Sleep', 'well')");
+      expect((await seen(database.port)).map(({ operation, after }) => [operation, after.note]))
+        .toEqual([["CREATE", "well"]]);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+});
 
 onEachServer("@bemi-db/prisma on Prisma", (open) => {
   test.skipIf(!packages).each(
