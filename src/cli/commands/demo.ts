@@ -71,8 +71,14 @@ async function open({ capture, databaseUrl }: Options, io: Io): Promise<DemoData
       hint: "Leave out --database-url, or add --capture wal.",
     });
   }
-  if (databaseUrl === undefined && io.env.DATABASE_URL === undefined) return await embeddedServerDatabase();
-  return await serverDatabase(connectionTarget(databaseUrl, io.env));
+  if (databaseUrl !== undefined) return await serverDatabase(connectionTarget(databaseUrl, io.env));
+  try {
+    return await embeddedServerDatabase();
+  } catch (error) {
+    const isInstalled = !(error instanceof BemiError && error.code === "missing_package");
+    if (isInstalled || io.env.DATABASE_URL === undefined) throw error;
+    return await serverDatabase(connectionTarget(undefined, io.env));
+  }
 }
 
 const REQUESTS: readonly (readonly [method: string, path: string, body?: string])[] = [
