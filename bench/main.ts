@@ -2,6 +2,7 @@ import { advance } from "./advance.ts";
 import { history } from "./history.ts";
 import { idle } from "./idle.ts";
 import { ingest } from "./ingest.ts";
+import { latency } from "./latency.ts";
 import { memory } from "./memory.ts";
 import { overhead } from "./overhead.ts";
 import { stages } from "./stages.ts";
@@ -14,6 +15,7 @@ const benches: Readonly<Record<string, (version: string) => Promise<void>>> = {
   history,
   idle,
   ingest,
+  latency,
   memory,
   overhead,
   testing,

@@ -1,6 +1,8 @@
 /** One thing to time. `run` resolves to how many units it did; only the time within it counts. */
 export interface Subject {
   readonly name: string;
+  /** Whether the README's table has it. */
+  readonly isHeadline?: boolean;
   prepare?(): Promise<void>;
   run(): Promise<number>;
 }
@@ -13,17 +15,20 @@ export interface CompareOptions {
   readonly byTime?: boolean;
 }
 
-/** A subject beside the baseline, for the table in the README. */
-export interface Row {
+/** A line of the README's table. */
+export interface Headline {
   readonly title: string;
   readonly name: string;
-  readonly ratio: string;
-  readonly interval: string;
-  readonly rate: string;
+  readonly figures: string;
 }
 
-/** What was compared so far. */
-export const rows: Row[] = [];
+/** What was told so far. */
+export const headlines: Headline[] = [];
+
+/** Takes figures that are no ratio of rates into the table. */
+export function tell(title: string, name: string, figures: string): void {
+  headlines.push({ title, name, figures });
+}
 
 /**
  * Times the subjects in turns, so that a busy machine slows all of them alike. Prints each one's ratio to the first,
@@ -47,7 +52,7 @@ export async function compare(
   console.log(`\n${title} (${what}: median, lowest and highest of ${rounds} rounds)`);
   const width = Math.max(...subjects.map((subject) => subject.name.length));
   const baseline = rates[0] ?? [];
-  for (const [i, { name }] of subjects.entries()) {
+  for (const [i, { name, isHeadline }] of subjects.entries()) {
     const own = rates[i] ?? [];
     const ratios = own.map((rate, round) =>
       byTime ? (baseline[round] ?? 0) / rate : rate / (baseline[round] ?? 0)
@@ -56,7 +61,13 @@ export async function compare(
     const interval = `${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)}`;
     const rate = `${format(median(own))} ${unit}`;
     console.log(`  ${ratio} (${interval})  ${name.padEnd(width)}  ${rate}`);
-    rows.push({ title, name, ratio, interval, rate });
+    if (isHeadline) {
+      tell(
+        title,
+        `${name}, beside: ${subjects[0]?.name}`,
+        `${byTime ? "time" : "rate"} × ${ratio} (${interval})`,
+      );
+    }
   }
 }
 

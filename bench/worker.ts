@@ -1,5 +1,4 @@
 import { spawnSync } from "node:child_process";
-import { existsSync, readdirSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,6 +6,7 @@ import postgres from "postgres";
 import { install, track } from "../src/install/mod.ts";
 import { createSlot, runWorker } from "../src/worker/mod.ts";
 import { startServer } from "../test/support/servers.ts";
+import { findClient } from "./find-client.ts";
 import { compare, type Subject } from "./measure.ts";
 
 const ROWS = Number(process.env.BENCH_ROWS ?? 300_000);
@@ -98,12 +98,4 @@ export async function worker(version: string): Promise<void> {
     await server.remove();
     await rm(file, { force: true });
   }
-}
-
-/** A client program of PostgreSQL's, on the path or where Debian puts it. */
-function findClient(name: string): string | undefined {
-  const debian = "/usr/lib/postgresql";
-  const versions = existsSync(debian) ? readdirSync(debian).sort().reverse() : [];
-  return [...(process.env.PATH ?? "").split(":"), ...versions.map((version) => `${debian}/${version}/bin`)]
-    .map((folder) => join(folder, name)).find((file) => existsSync(file));
 }

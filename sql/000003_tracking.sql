@@ -26,7 +26,7 @@ create table "bemi".tracked_tables (
   is_pending boolean not null default false
 );
 
--- All that a context trigger has to look up, in one row, since it does so before every statement.
+-- What the messages of context triggers have and leave out.
 create table "bemi".emission (
   singleton boolean primary key default true check (singleton),
   -- A statement's text may hold any column's value: once one table masks some, no text is kept.
@@ -36,6 +36,26 @@ create table "bemi".emission (
 );
 
 insert into "bemi".emission (omits_statements) values (false);
+
+-- Whether all of that is as it is at first, in an encoding that text can be converted from. The answer is the body of
+-- this function, which PL/pgSQL takes into its plans: to read the table before each statement would cost as much as
+-- the message.
+create function "bemi".is_plain_emission() returns boolean
+language sql stable
+return getdatabaseencoding() <> 'SQL_ASCII';
+
+create function "bemi".note_emission() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  execute 'create or replace function "bemi".is_plain_emission() returns boolean language sql stable return '
+    || case when new.omits_statements or new.seal is not null then 'false' else 'getdatabaseencoding() <> ''SQL_ASCII''' end;
+  return null;
+end
+$$;
+
+create trigger note_emission after update on "bemi".emission
+  for each row execute function "bemi".note_emission();
 
 create function "bemi".note_masks() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp

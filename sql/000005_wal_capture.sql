@@ -17,6 +17,8 @@ create table "bemi".seal (
   secret text not null,
   -- The transaction that sealed the messages; NULL while they are not.
   sealed_by xid8,
+  -- A later one: what began after it can only know that messages are sealed.
+  known_by xid8,
   -- From here on every message has it. NULL as long as a transaction is open that began without.
   enforced_from pg_lsn
 );
@@ -28,15 +30,18 @@ create function "bemi".seal() returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
+  -- Whoever sealed has this lock until all sessions have been told that is_plain_emission() is another.
+  lock table "bemi".seal in share row exclusive mode;
+  update "bemi".seal set known_by = pg_current_xact_id() where known_by is null and sealed_by is not null;
   update "bemi".seal set sealed_by = pg_current_xact_id() where sealed_by is null;
   update "bemi".emission set seal = s.secret from "bemi".seal s where emission.seal is distinct from s.secret;
   perform "bemi".notify_worker();
   -- An LSN ahead of this cluster's came with a dump from another.
   update "bemi".seal set enforced_from = pg_current_wal_insert_lsn()
   where (enforced_from is null or enforced_from > pg_current_wal_insert_lsn())
-    and pg_snapshot_xmin(pg_current_snapshot()) > sealed_by
+    and pg_snapshot_xmin(pg_current_snapshot()) > known_by
     and not exists (select from pg_stat_activity
-      where datname = current_database() and pid <> pg_backend_pid() and age(backend_xmin) >= age(sealed_by::xid));
+      where datname = current_database() and pid <> pg_backend_pid() and age(backend_xmin) >= age(known_by::xid));
   return exists (select from "bemi".seal where enforced_from is not null);
 end
 $$;
@@ -87,8 +92,8 @@ begin
 end
 $$;
 
--- Runs before every statement on every tracked table, so it is one query and one condition: in PL/pgSQL each expression
--- is prepared anew in each transaction, and a call of another function costs more than the message.
+-- Runs before every statement on every tracked table, so mostly it is one condition and one expression without a table: in
+-- PL/pgSQL each is prepared anew in each transaction, and each function in it looked up.
 create function "bemi".emit_context() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -97,16 +102,14 @@ declare
   v_said record;
   v_statement text;
 begin
-  if tg_nargs = 0 and coalesce(current_setting('request.headers', true), '') = ''
+  if "bemi".is_plain_emission() and tg_nargs = 0 and coalesce(current_setting('request.headers', true), '') = ''
     and (pg_trigger_depth() > 1 or current_query() not like '% Bemi*/%')
   then
     -- As emit_message() has it.
-    select pg_logical_emit_message(true, '_bemi', convert_to('1' || json_build_array(pg_partition_root(tg_relid)::oid, tg_relid, tg_op,
-      pg_trigger_depth(), session_user, current_setting('role', true), pg_backend_pid(), current_setting('application_name', true),
-      case when not e.omits_statements and pg_trigger_depth() <= 1 then left(current_query(), 1000) end,
-      current_setting('bemi.context', true), current_setting('request.jwt.claims', true), null, e.seal)::text,
-      case getdatabaseencoding() when 'SQL_ASCII' then 'SQL_ASCII' else 'UTF8' end))
-    into v_lsn from "bemi".emission e;
+    v_lsn := pg_logical_emit_message(true, '_bemi', convert_to('1' || json_build_array(pg_partition_root(tg_relid)::oid, tg_relid,
+      tg_op, pg_trigger_depth(), session_user, current_setting('role', true), pg_backend_pid(),
+      current_setting('application_name', true), case when pg_trigger_depth() <= 1 then left(current_query(), 1000) end,
+      current_setting('bemi.context', true), current_setting('request.jwt.claims', true), null, null)::text, 'UTF8'));
     return null;
   end if;
   v_said := "bemi".said(pg_trigger_depth());

@@ -8,11 +8,13 @@ import {
   maintain,
   OWN_NAME,
   runWorker,
+  SCHEMA,
   track,
   uninstall,
   untrack,
 } from "./support/installation.ts";
 import { onEachServer, onPglite, type TestDatabase } from "./support/databases.ts";
+import { seal } from "../src/install/mod.ts";
 import { startServer } from "./support/servers.ts";
 import { type Seen, seen, TODOS } from "./support/todos.ts";
 
@@ -252,6 +254,33 @@ onEachServer("capture from the WAL", (open) => {
     ]);
     await track(db, "todos", { polled: false });
     expect(await isAssigned("update todos set task = '' where id = 7")).toBe(true);
+  });
+
+  test("sessions that wrote before know at once that statements are masked and messages sealed", async () => {
+    await using database = await open();
+    const { db, port, url } = database;
+    await install(db);
+    await createSlot(db);
+    await port.execute(
+      "create table todos (id int primary key); create table people (id int, password text)",
+    );
+    await track(db, "todos", { capture: "wal" });
+    const session = await database.connect({ max: 1 }).reserve();
+    try {
+      for (let id = 1; id <= 8; id++) await session.unsafe(`insert into todos values (${id})`);
+      await track(db, "people", { capture: "wal", mask: ["password"] });
+      await session.unsafe("insert into todos values (9)");
+      await seal(db, { schema: SCHEMA });
+      await session.unsafe("insert into todos values (10)");
+    } finally {
+      session.release();
+    }
+    await runWorker({ source: url, once: true }).finished;
+    const contexts = (await seen(port)).map(({ context }) => context as { SQL?: string; db?: object });
+    expect(contexts.map(({ SQL }) => SQL !== undefined)).toEqual([...Array(8).fill(true), false, false]);
+    expect(contexts.map(({ db: facts }) => facts)).toEqual(
+      Array(10).fill(expect.objectContaining({ user: "postgres" })),
+    );
   });
 
   test("masked columns are nowhere, ignored ones make no change", async () => {
