@@ -20,6 +20,7 @@ const BEHIND: Readonly<Record<string, string | { file: string; text: string; col
     "MikroORM 7 on pg": { file: "mikro-orm", text: '"7": PROCESS_RUNTIMES[1]', columns: ["Node 24"] },
     "Prisma's driver adapter on pg": { file: "prisma", text: "prisma/adapter.ts", columns: ["Node 20"] },
     "Neon over HTTP and WebSockets": { file: "neon-client", text: "expectIsolation", columns: ["Node 20"] },
+    "ts-postgres, by comments": { file: "comment-client", text: "expectIsolation", columns: ["Node 20"] },
     "Hono, `fetch`": "requests to fetch",
     "Express 5": "requests to Express",
     "Express 4, tRPC": { file: "express", text: "express-4", columns: ["Node 20"] },
