@@ -6,7 +6,7 @@ import { connect } from "../src/database/connect.ts";
 import { doctor } from "../src/install/mod.ts";
 import type { WorkerEvent } from "../src/worker/mod.ts";
 import { onEachServer } from "./support/databases.ts";
-import { BEMI, createSlot, install, runWorker, SCHEMA, track } from "./support/installation.ts";
+import { BEMI, createSlot, install, OWN_NAME, runWorker, SCHEMA, track } from "./support/installation.ts";
 import { type Server, startServer } from "./support/servers.ts";
 import { seen } from "./support/todos.ts";
 
@@ -109,6 +109,43 @@ onEachServer("a slot that is gone", (open) => {
     }, { timeout: 20_000, interval: 10 });
     await expect(worker.finished).rejects.toMatchObject({ code: "gap" });
   });
+
+  test.each(["a worker that begins", "a worker that polls"])(
+    "and one that another program has read are gaps alike: %s finds it ahead of the log",
+    async (who) => {
+      await using database = await open();
+      const { db: sql, url } = database;
+      await todos(sql);
+      const events: WorkerEvent[] = [];
+      const start = () =>
+        runWorker({ source: url, mode: "poll", pollInterval: 100, log: (event) => events.push(event) });
+      let worker = start();
+      await sql`insert into todos values (1, 'read')`;
+      await vi.waitFor(async () => expect(await tasks(sql)).toHaveLength(1), { timeout: 20_000 });
+      const isRunning = who === "a worker that polls";
+      if (!isRunning) await worker.stop();
+      let attempt = 0;
+      await vi.waitFor(() =>
+        sql.begin(async (tx) => {
+          // A worker that polls cannot look meanwhile; one that is just reading keeps the slot, and wins.
+          await tx.unsafe("lock table pg_publication");
+          await sql`insert into todos values (${10 + ++attempt}, ${`lost ${attempt}`})`;
+          await tx.unsafe(
+            `select count(*) from pg_logical_slot_get_binary_changes(${BEMI}.slot_name(), null, null,
+              'proto_version', '1', 'publication_names', '${OWN_NAME}')`,
+          );
+        }), { timeout: 20_000, interval: 50 });
+      if (!isRunning) worker = start();
+      await sql`insert into todos values (3, 'read again')`;
+      await vi.waitFor(async () => expect((await tasks(sql)).at(-1)).toBe("CREATE read again"), {
+        timeout: 20_000,
+      });
+      expect(await gaps(sql)).toMatchObject([{ is_same: true, reason: "the slot was past the checkpoint" }]);
+      expect(events).toContainEqual(expect.objectContaining({ kind: "gap" }));
+      expect(await tasks(sql)).not.toContain(`CREATE lost ${attempt}`);
+      await worker.stop();
+    },
+  );
 
   test("is made once, though several workers are told to", async () => {
     await using database = await open();

@@ -3,7 +3,7 @@ import { openLink } from "./link.ts";
 import { codeOf } from "./retry.ts";
 import { isHeld, pollRound } from "./round.ts";
 import { lacksRights, type WorkerOptions } from "./run-worker.ts";
-import { PublicationChanged, slotState } from "./slot-state.ts";
+import { LostMeanwhile, slotState } from "./slot-state.ts";
 import { upkeep } from "./upkeep.ts";
 
 export interface PollOptions extends
@@ -82,7 +82,7 @@ export async function poll(options: PollOptions): Promise<PollResult> {
   } catch (error) {
     const code = codeOf(error);
     if (isHeld(error)) return result(false, true);
-    if (error instanceof PublicationChanged) return result(false);
+    if (error instanceof LostMeanwhile) return result(false);
     if (code === SQLSTATE.insufficientPrivilege) throw lacksRights(error);
     throw error;
   }

@@ -3,7 +3,7 @@ import type { Lsn, RawMessage } from "./decode.ts";
 import { type Intake, isIdle, openIntake } from "./intake.ts";
 import type { Link } from "./link.ts";
 import { peek } from "./peek.ts";
-import { slotState } from "./slot-state.ts";
+import { LostMeanwhile, slotState } from "./slot-state.ts";
 import { advance } from "./source.ts";
 import { traced } from "./trace.ts";
 import { inWriteTransaction, type Progress, type WriteOptions, type Writer } from "./write.ts";
@@ -90,6 +90,8 @@ async function attempt(link: Link, limit: number, isCareful: boolean): Promise<R
       const isAwaited = link.heartbeat.isBack || intake.isNotified;
       if (!first && !isAwaited && !isMore() && target() - confirmed < IDLE_BYTES) return false;
       counts = await write(link, isCareful, async (writer) => {
+        // Between two rounds nobody holds the slot: another program may have read it, and what it read is gone.
+        if (confirmed > writer.endLsn) throw new LostMeanwhile();
         if (first) await takeIn(first, batches, intake, writer);
         return { commitLsn: intake.commitLsn, endLsn: target() };
       });

@@ -3,7 +3,7 @@ import { BemiError } from "../errors.ts";
 import { codeOf, isTransient, pause } from "./retry.ts";
 import { session } from "./session.ts";
 import { type SocketWatch, socketWatch } from "./socket-watch.ts";
-import { PublicationChanged } from "./slot-state.ts";
+import { LostMeanwhile } from "./slot-state.ts";
 import type { SpanLike, TracerLike } from "./trace.ts";
 
 export interface WorkerOptions {
@@ -205,7 +205,7 @@ async function run(options: SessionOptions, signal: AbortSignal): Promise<void> 
       );
       break;
     } catch (error) {
-      if (error instanceof PublicationChanged) continue;
+      if (error instanceof LostMeanwhile) continue;
       // Lost while it was read: made anew where the next session begins.
       if (options.recreateSlot && error instanceof BemiError && error.code === "gap" && failures++ < 5) {
         continue;

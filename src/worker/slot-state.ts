@@ -23,8 +23,11 @@ export type FoundSlot =
   | { readonly kind: "missing"; readonly flushed: Lsn }
   | { readonly kind: "invalidated"; readonly flushed: Lsn; readonly why: string };
 
-/** The publication was made anew meanwhile: what was changed before is not in it, which a new session records. */
-export class PublicationChanged extends Error {}
+/**
+ * Something was lost while a session read: the publication was made anew, or somebody moved the slot past what the log
+ * holds. A new session finds it, and records it as a gap.
+ */
+export class LostMeanwhile extends Error {}
 
 /**
  * Looks at the slot, and that the publication is there too: decoding without one loses changes on PostgreSQL 18.
@@ -56,7 +59,7 @@ export async function findSlot(source: Source): Promise<FoundSlot> {
     );
   }
   if (state.wal_status === "lost") return { kind: "invalidated", flushed, why: state.why ?? "" };
-  if (BigInt(state.published) !== publicationOid) throw new PublicationChanged();
+  if (BigInt(state.published) !== publicationOid) throw new LostMeanwhile();
   return {
     kind: "usable",
     state: {
