@@ -1,7 +1,9 @@
-import type { ChildProcess } from "node:child_process";
 import postgres from "postgres";
 import type { Server } from "../support/servers.ts";
-import { pause, type Proxy } from "./proxy.ts";
+import { type Deadline, pause } from "./deadline.ts";
+import type { Fleet } from "./fleet.ts";
+import type { Proxy } from "./proxy.ts";
+import type { Quota } from "./quota.ts";
 import type { Random } from "./random.ts";
 
 /** What a fault can lay its hands on. */
@@ -9,10 +11,10 @@ export interface World {
   readonly server: Server;
   readonly proxy: Proxy;
   readonly next: Random;
-  /** Workers that run now. */
-  readonly workers: () => readonly ChildProcess[];
-  /** Starts a worker whose clock is off by so many milliseconds. */
-  readonly startWorker: (clock: number) => void;
+  readonly fleet: Fleet;
+  readonly deadline: Deadline;
+  /** The disk of the log, where one could be had. */
+  readonly quota: Quota | undefined;
   /** Holds the clients back until `fn` has ended, with everything that was committed in the log. */
   readonly atRest: (fn: (sql: postgres.Sql) => Promise<void>) => Promise<void>;
 }
@@ -39,25 +41,24 @@ async function meanwhile(world: World, begin: () => void, end: () => void, atMos
 }
 
 export const FAULTS: Readonly<Record<string, Fault>> = {
-  "worker killed": ({ workers, next }) => {
-    const running = workers();
+  "worker killed": ({ fleet: { running }, next }) => {
     running[next(running.length)]?.kill("SIGKILL");
   },
-  "all workers killed": ({ workers }) => {
-    for (const worker of workers()) worker.kill("SIGKILL");
+  "all workers killed": ({ fleet: { running } }) => {
+    for (const worker of running) worker.kill("SIGKILL");
   },
-  "worker asked to end": ({ workers, next }) => {
-    const running = workers();
-    running[next(running.length)]?.kill("SIGTERM");
+  "worker asked to end": ({ fleet, next }) => {
+    const worker = fleet.running[next(fleet.running.length)];
+    if (worker) fleet.ask(worker);
   },
   "worker stopped and continued": async (world) => {
-    const running = world.workers();
+    const { running } = world.fleet;
     const worker = running[world.next(running.length)];
     await meanwhile(world, () => worker?.kill("SIGSTOP"), () => worker?.kill("SIGCONT"));
   },
-  "worker with a wrong clock": ({ workers, startWorker, next }) => {
-    workers()[0]?.kill("SIGKILL");
-    startWorker((next(2) ? 1 : -1) * 86_400_000 * (1 + next(400)));
+  "worker with a wrong clock": ({ fleet, next }) => {
+    fleet.running[0]?.kill("SIGKILL");
+    fleet.start((next(2) ? 1 : -1) * 86_400_000 * (1 + next(400)));
   },
   "server stopped immediately": async ({ server }) => {
     await server.stop("immediate");
@@ -113,18 +114,11 @@ export const FAULTS: Readonly<Record<string, Fault>> = {
       await Promise.all(hoard.map((sql) => sql.end({ timeout: 1 })));
     }
   },
-  // As a full disk answers: the log takes nothing for a while.
-  "destination full": (world) =>
-    withSql(world, async (sql) => {
-      await sql.unsafe(`create or replace function full_disk() returns trigger language plpgsql as
-        $$ begin raise disk_full using message = 'no space left'; end $$;
-        create trigger full_disk before insert on bemi.changes for each statement execute function full_disk()`);
-      try {
-        await pause(300 + world.next(1500));
-      } finally {
-        await sql.unsafe("drop trigger full_disk on bemi.changes").catch(() => {});
-      }
-    }),
+  "destination full": async (world) => {
+    const { quota, next } = world;
+    if (quota) await meanwhile(world, () => quota.fill(), () => quota.free());
+    else await refuseAsFull(world, 300 + next(1500));
+  },
   "schema changed": (world) =>
     withSql(world, async (sql) => {
       const column = `c${world.next(1_000_000)}`;
@@ -144,22 +138,29 @@ export const FAULTS: Readonly<Record<string, Fault>> = {
   // The workers are told to make it anew: with everything read, nothing is lost but for a gap on record.
   "slot dropped and made anew": (world) =>
     world.atRest(async (sql) => {
-      for (let i = 0;; i++) {
+      await world.deadline.until("the slot to be free to drop", async () => {
         await sql`select pg_terminate_backend(active_pid) from pg_replication_slots where active`;
-        try {
-          await sql`select pg_drop_replication_slot(bemi.slot_name())`;
-          break;
-        } catch (error) {
-          if (i > 50) throw error;
-          await pause(50);
-        }
-      }
-      for (let i = 0;; i++) {
-        const [slot] =
-          await sql`select from pg_replication_slots where slot_name = bemi.slot_name() and confirmed_flush_lsn is not null`;
-        if (slot) return;
-        if (i > 600) throw new Error("no worker makes the slot anew");
-        await pause(50);
-      }
+        return await sql`select pg_drop_replication_slot(bemi.slot_name())`.then(() => true, () => false);
+      }, 30_000);
+      await world.deadline.until("a worker to make the slot anew", async () => {
+        world.fleet.keepTwo();
+        const found = await sql`select from pg_replication_slots
+          where slot_name = bemi.slot_name() and confirmed_flush_lsn is not null`;
+        return found.length > 0;
+      }, 120_000);
     }),
 };
+
+/** What a full disk answers, where no disk can be had that is full. */
+function refuseAsFull(world: World, milliseconds: number): Promise<void> {
+  return withSql(world, async (sql) => {
+    await sql.unsafe(`create or replace function full_disk() returns trigger language plpgsql as
+      $$ begin raise disk_full using message = 'no space left'; end $$;
+      create trigger full_disk before insert on bemi.changes for each statement execute function full_disk()`);
+    try {
+      await pause(milliseconds);
+    } finally {
+      await sql.unsafe("drop trigger full_disk on bemi.changes").catch(() => {});
+    }
+  });
+}

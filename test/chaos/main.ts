@@ -10,14 +10,17 @@ const { values } = parseArgs({
     pause: { type: "string", default: "1500" },
   },
 });
-const options = {
-  minutes: Number(values.minutes),
-  seed: Number(values.seed),
-  server: values.server,
-  pause: Number(values.pause),
-};
-console.log(`${options.minutes} minutes on PostgreSQL ${options.server}, seed ${options.seed}`);
-const { faults, transactions, changes, gaps, problems } = await chaos({ ...options, log: console.error });
+const minutes = Number(values.minutes);
+const seed = Number(values.seed);
+const { server } = values;
+console.log(`${minutes} minutes on PostgreSQL ${server}, seed ${seed}, pause ${values.pause}`);
+const { faults, transactions, changes, gaps, hasQuota, problems } = await chaos({
+  seed,
+  server,
+  length: { minutes, pause: Number(values.pause) },
+  log: console.error,
+});
+if (!hasQuota) console.log("  No disk can be mounted here: a trigger says what a full one would");
 for (const [name, count] of Object.entries(faults).sort()) {
   console.log(`  ${String(count).padStart(5)}  ${name}`);
 }

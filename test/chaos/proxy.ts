@@ -1,3 +1,4 @@
+import { pause } from "./deadline.ts";
 import { createConnection, createServer, type Socket } from "node:net";
 import type { AddressInfo } from "node:net";
 
@@ -69,8 +70,4 @@ function roomIn(socket: Socket): Promise<void> {
     };
     socket.on("drain", finish).on("close", finish);
   });
-}
-
-export function pause(milliseconds: number): Promise<void> {
-  return new Promise((done) => setTimeout(done, milliseconds));
 }

@@ -1,26 +1,27 @@
-import { type ChildProcess, spawn } from "node:child_process";
-import { rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { fileURLToPath, pathToFileURL } from "node:url";
 import postgres from "postgres";
 import { install, track } from "../../src/install/mod.ts";
 import { createSlot, runWorker } from "../../src/worker/mod.ts";
 import { startServer } from "../support/servers.ts";
-import { client, NAMES, TABLES } from "./clients.ts";
+import { CLIENTS, NAMES, startClient, TABLES } from "./clients.ts";
+import { openDeadline, pause, WaitedInVain } from "./deadline.ts";
 import { FAULTS, type World } from "./faults.ts";
+import { openFleet } from "./fleet.ts";
 import { verify } from "./oracles.ts";
-import { openProxy, pause } from "./proxy.ts";
+import { openProxy } from "./proxy.ts";
+import { moveLog, openQuota } from "./quota.ts";
 import { random } from "./random.ts";
-
-const bin = fileURLToPath(new URL("../../dist/src/cli/bin-poll.js", import.meta.url));
+import { atRest } from "./rest.ts";
 
 export interface ChaosOptions {
-  readonly minutes: number;
   readonly seed: number;
   readonly server: string;
-  /** Milliseconds between two faults, at most. */
-  readonly pause: number;
+  /**
+   * How long: for some minutes, with faults at random and at most `pause` milliseconds between them; or until certain
+   * faults were made, in an order that the seed gives, with so many transactions between them.
+   */
+  readonly length:
+    | { readonly minutes: number; readonly pause: number }
+    | { readonly faults: readonly string[]; readonly transactions: number };
   readonly log: (line: string) => void;
 }
 
@@ -29,153 +30,153 @@ export interface ChaosResult {
   readonly transactions: number;
   readonly changes: number;
   readonly gaps: number;
+  /** Whether the log had a disk of its own to be filled. */
+  readonly hasQuota: boolean;
   readonly problems: readonly string[];
 }
 
-/** Random load and random faults for some minutes; then what the oracles say. */
-export async function chaos(
-  { minutes, seed, server: version, pause: longest, log }: ChaosOptions,
-): Promise<ChaosResult> {
+/** What a run may take beyond its minutes before it is given up. */
+const GRACE = 10 * 60_000;
+
+/**
+ * Random load and random faults; then what the oracles say.
+ *
+ * @throws {WaitedInVain} where something did not end, which says what
+ */
+export async function chaos({ seed, server: version, length, log }: ChaosOptions): Promise<ChaosResult> {
   const server = await startServer(version, [
     "fsync=off",
+    "synchronous_commit=off",
     "max_connections=60",
     "wal_sender_timeout=3s",
     "max_wal_size=4GB",
   ]);
-  const { hostname, port } = new URL(server.url());
-  using proxy = await openProxy(() => ({ host: hostname, port: Number(port) }));
-  const workerUrl = `postgres://postgres@127.0.0.1:${proxy.port}/postgres`;
-  const clock = join(tmpdir(), `bemi-chaos-clock-${process.pid}.mjs`);
-  writeFileSync(
-    clock,
-    `const off = Number(process.env.CLOCK_OFF ?? 0);
-    const now = Date.now;
-    Date.now = () => now() + off;`,
-  );
-  const workers = new Set<ChildProcess>();
-  const lastWords = new Map<ChildProcess, string>();
-  let isRunning = true;
-  let isPaused = false;
-  const next = random(seed);
-  const startWorker = (clockOff: number): void => {
-    const mode = ["auto", "auto", "stream", "poll"][next(4)] as string;
-    const worker = spawn(
-      process.execPath,
-      [
-        "--import",
-        pathToFileURL(clock).href,
-        bin,
-        "--database-url",
-        workerUrl,
-        "--poll-interval",
-        "50",
-        "--mode",
-        mode,
-        "--recreate-slot",
-      ],
-      { stdio: ["ignore", "ignore", "pipe"], env: { ...process.env, CLOCK_OFF: String(clockOff) } },
-    );
-    worker.stderr.on(
-      "data",
-      (chunk: Uint8Array) =>
-        lastWords.set(worker, ((lastWords.get(worker) ?? "") + chunk.toString()).slice(-2000)),
-    );
-    workers.add(worker);
-    worker.once("exit", (code) => {
-      workers.delete(worker);
-      if (code !== null && code !== 0 && isRunning) {
-        log(`a worker ended with ${code}: ${lastWords.get(worker)?.trim()}`);
-      }
-      lastWords.delete(worker);
-    });
-  };
-  const keepTwo = (): void => {
-    while (workers.size < 2) startWorker(0);
-  };
-  const caughtUp = async (sql: postgres.Sql): Promise<boolean> => {
-    const [row] = await sql<{ done: boolean }[]>`
-      select coalesce(c.end_lsn >= w.lsn, false) as done
-      from (select pg_current_wal_flush_lsn() - 65536 * 2 as lsn) w left join bemi.checkpoints c on true`;
-    return row?.done ?? false;
-  };
-  const world: World = {
-    server,
-    proxy,
-    next,
-    workers: () => [...workers],
-    startWorker,
-    atRest: async (fn) => {
-      isPaused = true;
-      const sql = postgres(server.url(), { max: 1, onnotice() {} });
-      try {
-        await pause(500);
-        // What runs now ends; then everything is read, past a mark that was written last.
-        await sql.unsafe("select pg_logical_emit_message(true, 'chaos', repeat('x', 200000))");
-        for (let i = 0; !await caughtUp(sql); i++) {
-          if (i > 600) {
-            throw new Error(
-              `the worker does not catch up: ${
-                [...lastWords.values()].map((said) => said.slice(-600)).join("\n")
-              }`,
-            );
-          }
-          keepTwo();
-          await pause(50);
-        }
-        await fn(sql);
-      } finally {
-        await sql.end({ timeout: 1 });
-        isPaused = false;
-      }
-    },
-  };
-
-  const faults: Record<string, number> = {};
+  const disk = openQuota();
   try {
+    const { hostname, port } = new URL(server.url());
+    using proxy = await openProxy(() => ({ host: hostname, port: Number(port) }));
+    const problems: string[] = [];
+    let isRunning = true;
+    using fleet = openFleet({
+      url: `postgres://postgres@127.0.0.1:${proxy.port}/postgres`,
+      next: random(seed + 1),
+      onExit: (code, said) => {
+        if (isRunning) problems.push(`a worker ended with ${code}: ${said}`);
+      },
+    });
+    const minutes = "minutes" in length ? length.minutes : 0;
+    const deadline = openDeadline(minutes * 60_000 + GRACE, async () => {
+      const sessions = await sessionsOf(server.url());
+      return `${fleet.lastWords()}\n${sessions}`;
+    });
+
     const setup = postgres(server.url(), { max: 1, onnotice() {} });
     await install(setup);
     await createSlot(setup);
     await setup.unsafe(TABLES);
     for (const name of NAMES) await track(setup, name, { capture: "wal" });
+    if (disk) await moveLog(setup, disk.folder);
     await setup.end();
 
-    const clients = [1, 2, 3, 4].map((who) =>
-      client({ url: server.url(), who, seed, isRunning: () => isRunning, isPaused: () => isPaused })
+    let isPaused = false;
+    const clients = CLIENTS.map((who) =>
+      startClient({
+        url: server.url(),
+        who,
+        seed,
+        isRunning: () => isRunning,
+        isPaused: () => isPaused,
+      })
     );
-    const end = Date.now() + minutes * 60_000;
-    const names = Object.keys(FAULTS);
-    while (Date.now() < end) {
-      await pause(longest / 8 + next(longest));
-      keepTwo();
-      const name = names[next(names.length)] as string;
+    const next = random(seed);
+    const world: World = {
+      server,
+      proxy,
+      next,
+      fleet,
+      deadline,
+      quota: disk?.quota,
+      atRest: async (fn) => {
+        isPaused = true;
+        try {
+          await atRest({ url: server.url(), clients, fleet, deadline }, fn);
+        } finally {
+          isPaused = false;
+        }
+      },
+    };
+    const transactions = (): number => clients.reduce((sum, { count }) => sum + count, 0);
+    const faults: Record<string, number> = {};
+    const make = async (name: string): Promise<void> => {
+      fleet.keepTwo();
       try {
-        await FAULTS[name]?.(world);
+        await deadline.wait(name, FAULTS[name]?.(world));
         faults[name] = (faults[name] ?? 0) + 1;
       } catch (error) {
+        if (error instanceof WaitedInVain) throw error;
         log(`${name} could not be done: ${String(error)}`);
       }
+      if (fleet.killTheDeaf() > 0) problems.push("a worker did not end when it was asked to");
+    };
+    try {
+      if ("minutes" in length) {
+        const names = Object.keys(FAULTS);
+        const end = Date.now() + minutes * 60_000;
+        while (Date.now() < end) {
+          await pause(length.pause / 8 + next(length.pause));
+          await make(names[next(names.length)] as string);
+        }
+      } else {
+        for (const name of shuffled(length.faults, next)) {
+          const goal = transactions() + length.transactions;
+          await deadline.until(`${length.transactions} transactions`, () => transactions() >= goal);
+          await make(name);
+        }
+      }
+    } finally {
+      isRunning = false;
     }
-    isRunning = false;
-    const journals = await Promise.all(clients);
-    for (const worker of workers) worker.kill("SIGTERM");
-    while (workers.size > 0) await pause(50);
-    await runWorker({ source: server.url(), once: true }).finished;
+    const journals = await deadline.wait(
+      "the clients to end",
+      Promise.all(clients.map((one) => one.journal)),
+    );
+    for (const worker of fleet.running) fleet.ask(worker);
+    await deadline.until("the workers to end", () => fleet.running.length === 0, 120_000);
+    await deadline.wait("what is left to be read", runWorker({ source: server.url(), once: true }).finished);
 
     const sql = postgres(server.url(), { max: 2, onnotice() {} });
-    const { changes, problems } = await verify(sql, journals);
-    const [{ gaps } = { gaps: 0 }] = await sql<
-      { gaps: number }[]
-    >`select count(*)::int as gaps from bemi.gaps`;
-    const [{ aside } = { aside: 0 }] = await sql<
-      { aside: number }[]
-    >`select count(*)::int as aside from bemi.set_aside`;
-    if (aside > 0) problems.push(`${aside} changes were set aside`);
+    const verified = await deadline.wait("the oracles", verify(sql, journals));
+    const [row] = await sql<{ gaps: number; aside: number }[]>`
+      select (select count(*)::int from bemi.gaps) as gaps, (select count(*)::int from bemi.set_aside) as aside`;
     await sql.end();
-    return { faults, transactions: journals.flat().length, changes, gaps, problems };
+    if (row?.aside) problems.push(`${row.aside} changes were set aside`);
+    return {
+      faults,
+      transactions: journals.flat().length,
+      changes: verified.changes,
+      gaps: row?.gaps ?? 0,
+      hasQuota: disk !== undefined,
+      problems: [...problems, ...verified.problems],
+    };
   } finally {
-    isRunning = false;
-    for (const worker of workers) worker.kill("SIGKILL");
-    rmSync(clock, { force: true });
     await server.remove();
+    disk?.quota[Symbol.dispose]();
+  }
+}
+
+function shuffled(names: readonly string[], next: (n: number) => number): string[] {
+  const rest = [...names];
+  return names.map(() => rest.splice(next(rest.length), 1)[0] as string);
+}
+
+async function sessionsOf(url: string): Promise<string> {
+  const sql = postgres(url, { max: 1, connect_timeout: 3, onnotice() {} });
+  try {
+    const rows = await sql<{ line: string }[]>`
+      select concat_ws(' ', pid, application_name, state, wait_event, left(query, 100)) as line from pg_stat_activity
+      where backend_type in ('client backend', 'walsender') and pid <> pg_backend_pid()`;
+    return rows.map(({ line }) => `session ${line}`).join("\n");
+  } finally {
+    await sql.end({ timeout: 1 });
   }
 }

@@ -1,0 +1,86 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import type { Random } from "./random.ts";
+
+const bin = fileURLToPath(new URL("../../dist/src/cli/bin-poll.js", import.meta.url));
+
+/** How long a worker may take to end when it is asked to: longer than it takes to notice a silent network. */
+const PATIENCE = 120_000;
+
+/** The workers, each in a process of its own. */
+export interface Fleet extends Disposable {
+  readonly running: readonly ChildProcess[];
+  /** Starts one whose clock is off by so many milliseconds. */
+  start(clockOff: number): void;
+  /** Brings the dead back, up to two. */
+  keepTwo(): void;
+  /** Asks one to end. */
+  ask(worker: ChildProcess): void;
+  /** How many were asked long ago, and live; they are killed then. */
+  killTheDeaf(): number;
+  /** What each said last. */
+  lastWords(): string;
+}
+
+export interface FleetOptions {
+  readonly url: string;
+  readonly next: Random;
+  readonly onExit: (code: number, said: string) => void;
+}
+
+export function openFleet({ url, next, onExit }: FleetOptions): Fleet {
+  const workers = new Map<ChildProcess, { said: string; askedAt?: number }>();
+  const clock = join(tmpdir(), `bemi-chaos-clock-${process.pid}-${Math.random().toString(36).slice(2)}.mjs`);
+  writeFileSync(
+    clock,
+    `const off = Number(process.env.CLOCK_OFF ?? 0);
+    const now = Date.now;
+    Date.now = () => now() + off;`,
+  );
+  const start = (clockOff: number): void => {
+    const mode = ["auto", "auto", "stream", "poll"][next(4)] as string;
+    const options = ["--database-url", url, "--poll-interval", "50", "--mode", mode, "--recreate-slot"];
+    const worker = spawn(process.execPath, ["--import", pathToFileURL(clock).href, bin, ...options], {
+      stdio: ["ignore", "ignore", "pipe"],
+      env: { ...process.env, CLOCK_OFF: String(clockOff) },
+    });
+    const facts = { said: "" };
+    workers.set(worker, facts);
+    worker.stderr.on("data", (chunk: Uint8Array) => {
+      facts.said = (facts.said + chunk.toString()).slice(-2000);
+    });
+    worker.once("exit", (code) => {
+      workers.delete(worker);
+      if (code !== null && code !== 0) onExit(code, facts.said.trim());
+    });
+  };
+  return {
+    get running() {
+      return [...workers.keys()];
+    },
+    start,
+    keepTwo: () => {
+      while (workers.size < 2) start(0);
+    },
+    ask: (worker) => {
+      const facts = workers.get(worker);
+      if (facts) facts.askedAt ??= Date.now();
+      worker.kill("SIGTERM");
+    },
+    killTheDeaf: () => {
+      const deaf = [...workers].filter(([, { askedAt = Infinity }]) => Date.now() - askedAt > PATIENCE);
+      for (const [worker] of deaf) worker.kill("SIGKILL");
+      return deaf.length;
+    },
+    lastWords: () =>
+      [...workers].map(([{ pid }, { said }]) => `worker ${pid} said last: ${said.slice(-600)}`).join("\n"),
+    [Symbol.dispose]: () => {
+      for (const worker of workers.keys()) worker.kill("SIGKILL");
+      rmSync(clock, { force: true });
+    },
+  };
+}

@@ -1,0 +1,58 @@
+import { spawnSync } from "node:child_process";
+import { chownSync, mkdtempSync, rmdirSync, statfsSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type postgres from "postgres";
+import { unprivileged } from "../support/servers.ts";
+
+/** A disk of its own for the log, which can be full. */
+export interface Quota extends Disposable {
+  /** From now on it takes no page more than it has. */
+  fill(): void;
+  free(): void;
+}
+
+/** Mounts one; `undefined` where that is not allowed, as it takes root. */
+export function openQuota(): { quota: Quota; folder: string } | undefined {
+  const folder = mkdtempSync(join(tmpdir(), "bemi-chaos-disk-"));
+  const mount = (...args: string[]): boolean => spawnSync("mount", [...args, folder]).status === 0;
+  if (!mount("-t", "tmpfs", "-o", "size=8g", "tmpfs")) {
+    rmdirSync(folder);
+    return undefined;
+  }
+  const user = unprivileged();
+  if (user) chownSync(folder, user.uid, user.gid);
+  const resize = (size: string | number): void => {
+    if (!mount("-o", `remount,size=${size}`)) throw new Error("The disk cannot be resized");
+  };
+  const quota: Quota = {
+    fill: () => {
+      const { blocks, bfree, bsize } = statfsSync(folder);
+      resize((blocks - bfree) * bsize);
+    },
+    free: () => resize("8g"),
+    [Symbol.dispose]: () => {
+      spawnSync("umount", ["-l", folder]);
+      rmdirSync(folder);
+    },
+  };
+  return { quota, folder };
+}
+
+/** Moves the log, with its indexes, onto a disk. */
+export async function moveLog(sql: postgres.Sql, folder: string): Promise<void> {
+  await sql.unsafe(`create tablespace log location '${folder}'`);
+  await sql.unsafe(`do $$
+    declare
+      one record;
+    begin
+      for one in
+        select c.oid::regclass as name, c.relkind in ('i', 'I') as is_index
+        from pg_class c
+        where c.oid in (select relid from pg_partition_tree('bemi.changes')
+          union all select indexrelid from pg_index where indrelid in (select relid from pg_partition_tree('bemi.changes')))
+      loop
+        execute format('alter %s %s set tablespace log', case when one.is_index then 'index' else 'table' end, one.name);
+      end loop;
+    end $$`);
+}
