@@ -22,15 +22,17 @@ export function openQuota(): { quota: Quota; folder: string } | undefined {
   }
   const user = unprivileged();
   if (user) chownSync(folder, user.uid, user.gid);
-  const resize = (size: string | number): void => {
-    if (!mount("-o", `remount,size=${size}`)) throw new Error("The disk cannot be resized");
-  };
+  const resize = (size: string | number): boolean => mount("-o", `remount,size=${size}`);
   const quota: Quota = {
     fill: () => {
-      const { blocks, bfree, bsize } = statfsSync(folder);
-      resize((blocks - bfree) * bsize);
+      // It cannot be made smaller than what it holds, and what it holds may grow meanwhile.
+      for (let spare = 0; spare < 64; spare++) {
+        const { blocks, bfree, bsize } = statfsSync(folder);
+        if (resize((blocks - bfree + spare) * bsize)) return;
+      }
+      throw new Error("The disk cannot be made smaller");
     },
-    free: () => resize("8g"),
+    free: () => void resize("8g"),
     [Symbol.dispose]: () => {
       spawnSync("umount", ["-l", folder]);
       rmdirSync(folder);

@@ -109,6 +109,7 @@ export async function chaos({ seed, server: version, length, log }: ChaosOptions
     const faults: Record<string, number> = {};
     const make = async (name: string): Promise<void> => {
       fleet.keepTwo();
+      const startedAt = Date.now();
       try {
         await deadline.wait(name, FAULTS[name]?.(world));
         faults[name] = (faults[name] ?? 0) + 1;
@@ -116,6 +117,8 @@ export async function chaos({ seed, server: version, length, log }: ChaosOptions
         if (error instanceof WaitedInVain) throw error;
         log(`${name} could not be done: ${String(error)}`);
       }
+      const seconds = Math.round((Date.now() - startedAt) / 1000);
+      if (seconds > 15) log(`${name} took ${seconds} s`);
       if (fleet.killTheDeaf() > 0) problems.push("a worker did not end when it was asked to");
     };
     try {

@@ -16,7 +16,7 @@ export interface Pen {
 export async function statement(pen: Pen): Promise<void> {
   const { tx, who, next, note } = pen;
   const id = who * 1000 + next(30);
-  switch (next(16)) {
+  switch (next(20)) {
     case 0: {
       const lines = await tx`select number from lines where item = ${id}`;
       for (const row of await tx`delete from items where id = ${id} returning id`) {
@@ -142,7 +142,7 @@ async function definition({ tx, who, next, note }: Pen): Promise<void> {
   }
 }
 
-/** Thousands of rows by one statement. */
+/** Hundreds of rows by one statement. */
 async function bulk({ tx, who, next, note }: Pen): Promise<void> {
   const table = `bulks_${who}`;
   switch (next(4)) {
@@ -157,8 +157,8 @@ async function bulk({ tx, who, next, note }: Pen): Promise<void> {
     default: {
       const at = next(1_000_000);
       const rows = await tx.unsafe(
-        `insert into ${table} select n, 0 from generate_series(${at}, ${at + next(1500)}) n
-        where (select count(*) from ${table}) < 4000 on conflict do nothing returning id`,
+        `insert into ${table} select n, 0 from generate_series(${at}, ${at + next(400)}) n
+        where (select count(*) from ${table}) < 800 on conflict do nothing returning id`,
       );
       for (const { id } of rows) note("CREATE", table, id);
     }
