@@ -13,8 +13,17 @@ export interface Deadline {
 /** A wait that came to nothing: a finding, where a fault may well fail for what another did. */
 export class WaitedInVain extends Error {}
 
-/** @param explain what else there is to know when a wait came to nothing */
-export function openDeadline(milliseconds: number, explain: () => Promise<string>): Deadline {
+export interface DeadlineOptions {
+  readonly milliseconds: number;
+  /** What else there is to know when a wait came to nothing. */
+  readonly explain: () => Promise<string>;
+  readonly log: (line: string) => void;
+}
+
+/** A wait that is told of, in milliseconds. */
+const SLOW = 10_000;
+
+export function openDeadline({ milliseconds, explain, log }: DeadlineOptions): Deadline {
   const end = Date.now() + milliseconds;
   const wait = async <R>(what: string, promise: Promise<R> | R, atMost = Infinity): Promise<R> => {
     let timer: ReturnType<typeof setTimeout> | undefined;
@@ -31,6 +40,8 @@ export function openDeadline(milliseconds: number, explain: () => Promise<string
       return await Promise.race([promise, late]);
     } finally {
       clearTimeout(timer);
+      const took = Date.now() - startedAt;
+      if (took > SLOW) log(`waited ${Math.round(took / 1000)} s for ${what}`);
     }
   };
   return {

@@ -22,7 +22,7 @@ export interface World {
 export type Fault = (world: World) => Promise<void> | void;
 
 async function withSql(world: World, fn: (sql: postgres.Sql) => Promise<unknown>): Promise<void> {
-  const sql = postgres(world.server.url(), { max: 1, onnotice() {}, connect_timeout: 3 });
+  const sql = postgres(world.server.url(), { max: 1, onnotice() {}, connect_timeout: 30 });
   try {
     await fn(sql);
   } finally {
@@ -122,12 +122,15 @@ export const FAULTS: Readonly<Record<string, Fault>> = {
   "schema changed": (world) =>
     withSql(world, async (sql) => {
       const column = `c${world.next(1_000_000)}`;
+      const pauses = [world.next(500), world.next(500)];
       await sql.unsafe("set lock_timeout = '2s'");
-      await sql.unsafe(`alter table items add column ${column} text default 'x'`);
-      await pause(world.next(500));
-      await sql.unsafe(`alter table items rename column ${column} to ${column}_b`);
-      await pause(world.next(500));
-      await sql.unsafe(`alter table items drop column ${column}_b`);
+      for (
+        const change of [`add column ${column} text default 'x'`, `rename column ${column} to ${column}_b`]
+      ) {
+        await patiently(() => sql.unsafe(`alter table items ${change}`));
+        await pause(pauses.pop() ?? 0);
+      }
+      await patiently(() => sql.unsafe(`alter table items drop column ${column}_b`));
     }),
   "log locked": (world) =>
     withSql(world, (sql) =>
@@ -150,6 +153,18 @@ export const FAULTS: Readonly<Record<string, Fault>> = {
       }, 120_000);
     }),
 };
+
+/** Again where a lock is not to be had, as the clients hold it. */
+async function patiently(change: () => Promise<unknown>): Promise<void> {
+  for (let tries = 1;; tries++) {
+    try {
+      await change();
+      return;
+    } catch (error) {
+      if (tries === 20 || !/^(?:55P03|40P01)$/.test(String((error as { code?: unknown }).code))) throw error;
+    }
+  }
+}
 
 /** What a full disk answers, where no disk can be had that is full. */
 function refuseAsFull(world: World, milliseconds: number): Promise<void> {

@@ -65,9 +65,10 @@ export async function chaos({ seed, server: version, length, log }: ChaosOptions
       },
     });
     const minutes = "minutes" in length ? length.minutes : 0;
-    const deadline = openDeadline(minutes * 60_000 + GRACE, async () => {
-      const sessions = await sessionsOf(server.url());
-      return `${fleet.lastWords()}\n${sessions}`;
+    const deadline = openDeadline({
+      milliseconds: minutes * 60_000 + GRACE,
+      explain: async () => `${fleet.lastWords()}\n${await sessionsOf(server.url())}`,
+      log,
     });
 
     const setup = postgres(server.url(), { max: 1, onnotice() {} });
@@ -109,7 +110,6 @@ export async function chaos({ seed, server: version, length, log }: ChaosOptions
     const faults: Record<string, number> = {};
     const make = async (name: string): Promise<void> => {
       fleet.keepTwo();
-      const startedAt = Date.now();
       try {
         await deadline.wait(name, FAULTS[name]?.(world));
         faults[name] = (faults[name] ?? 0) + 1;
@@ -117,8 +117,6 @@ export async function chaos({ seed, server: version, length, log }: ChaosOptions
         if (error instanceof WaitedInVain) throw error;
         log(`${name} could not be done: ${String(error)}`);
       }
-      const seconds = Math.round((Date.now() - startedAt) / 1000);
-      if (seconds > 15) log(`${name} took ${seconds} s`);
       if (fleet.killTheDeaf() > 0) problems.push("a worker did not end when it was asked to");
     };
     try {
