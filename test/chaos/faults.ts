@@ -150,7 +150,7 @@ export const FAULTS: Readonly<Record<string, Fault>> = {
         const found = await sql`select from pg_replication_slots
           where slot_name = bemi.slot_name() and confirmed_flush_lsn is not null`;
         return found.length > 0;
-      }, 120_000);
+      }, 300_000);
     }),
 };
 

@@ -9,7 +9,7 @@ import type { Random } from "./random.ts";
 const bin = fileURLToPath(new URL("../../dist/src/cli/bin-poll.js", import.meta.url));
 
 /** How long a worker may take to end when it is asked to: longer than it takes to notice a silent network. */
-const PATIENCE = 120_000;
+const PATIENCE = 300_000;
 
 /** The workers, each in a process of its own. */
 export interface Fleet extends Disposable {

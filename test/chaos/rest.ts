@@ -30,7 +30,7 @@ export async function atRest(
       fleet.keepTwo();
       const [done] = await sql`select from bemi.checkpoints where end_lsn >= ${row?.lsn ?? ""}::pg_lsn`;
       return done !== undefined;
-    }, 120_000);
+    }, 300_000);
     await fn(sql);
   } finally {
     await sql.end({ timeout: 1 });

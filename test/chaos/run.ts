@@ -142,7 +142,7 @@ export async function chaos({ seed, server: version, length, log }: ChaosOptions
       Promise.all(clients.map((one) => one.journal)),
     );
     for (const worker of fleet.running) fleet.ask(worker);
-    await deadline.until("the workers to end", () => fleet.running.length === 0, 120_000);
+    await deadline.until("the workers to end", () => fleet.running.length === 0, 300_000);
     await deadline.wait("what is left to be read", runWorker({ source: server.url(), once: true }).finished);
 
     const sql = postgres(server.url(), { max: 2, onnotice() {} });
