@@ -64,6 +64,11 @@ const EMITTED: readonly { by: string; statement: string; context: Record<string,
     context: { SQL: INSERT },
   },
   {
+    by: "bemi-mikro-orm",
+    statement: `${INSERT} /*Bemi {"userId":1,"path":"/todos?q=%40"} Bemi*/`,
+    context: { userId: 1, path: "/todos?q=%40", SQL: INSERT },
+  },
+  {
     by: "bemi-sqlalchemy",
     statement:
       `${INSERT} /*Bemi {"email": "zo\\u00eb@example.com", "SQL": "INSERT INTO todos (task) VALUES ($1)"} Bemi*/`,
