@@ -48,12 +48,14 @@ export type BemiErrorCode =
 
 /** What every failure that Bemi itself reports is thrown as: a stable code, a sentence, and the remedy. */
 export class BemiError extends Error {
+  /** `BemiError`, whatever a minifier makes of the class. */
   override readonly name: string = "BemiError";
   /** One of the documented codes; match on this, never on the message. */
   readonly code: BemiErrorCode;
   /** What to do about it, where that is known. */
   readonly hint: string | undefined;
 
+  /** Made by Bemi alone; applications catch it. */
   constructor(
     code: BemiErrorCode,
     message: string,

@@ -16,14 +16,18 @@ import { contextAhead, type TransactionContext, UNKNOWN } from "./transaction-co
 export interface BunSqlClient {
   // deno-lint-ignore no-explicit-any -- Bun's own types are kept by the type parameter of withBemi
   (strings: any, ...args: any[]): any;
+  /** Runs text as SQL. */
   // deno-lint-ignore no-explicit-any
   unsafe(...args: any[]): any;
+  /** Runs a function in a transaction. */
   // deno-lint-ignore no-explicit-any
   begin(...args: any[]): any;
+  /** Takes a connection out of the pool. */
   // deno-lint-ignore no-explicit-any
   reserve(...args: any[]): any;
 }
 
+/** Options of {@linkcode withBemi}. */
 export interface BunSqlOptions {
   /**
    * Which statements outside a transaction get one of their own, with the context: those with a data-modifying

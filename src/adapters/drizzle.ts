@@ -16,6 +16,7 @@ export interface DrizzleDatabase {
   readonly $client: unknown;
 }
 
+/** Options of {@linkcode withBemi}. */
 export interface DrizzleOptions {
   /**
    * Which statements outside a transaction get the context: those with a data-modifying keyword, or all, for

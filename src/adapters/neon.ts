@@ -15,12 +15,15 @@ import { contextAhead, type TransactionContext } from "./transaction-context.ts"
 export interface NeonHttpClient {
   // deno-lint-ignore no-explicit-any -- the driver's own types are kept by the type parameter of withBemi
   (strings: any, ...args: any[]): any;
+  /** Runs one statement as one request. */
   // deno-lint-ignore no-explicit-any
   query(...args: any[]): any;
+  /** Runs several statements as one transaction, in one request. */
   // deno-lint-ignore no-explicit-any
   transaction(...args: any[]): any;
 }
 
+/** Options of {@linkcode withBemi}. */
 export interface NeonOptions {
   /**
    * Which statements outside a transaction get the context: those with a data-modifying keyword, or all, for

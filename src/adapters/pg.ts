@@ -10,20 +10,25 @@ import { type Own, replacing } from "./replacing.ts";
 
 /** What of a pg `Pool` or `Client` is replaced; everything else stays as it is. */
 export interface PgClient {
+  /** Runs a statement, a cursor or a stream. */
   // deno-lint-ignore no-explicit-any -- the driver's own types are kept by the type parameter of withBemi
   query(...args: any[]): any;
+  /** Connects, or takes a connection out of the pool. */
   // deno-lint-ignore no-explicit-any
   connect(...args: any[]): any;
 }
 
 /** The module `pg` itself, for libraries that make their own pool of it. */
 export interface PgModule {
+  /** The class of pools. */
   // deno-lint-ignore no-explicit-any
   readonly Pool: new (...args: any[]) => any;
+  /** The class of single connections. */
   // deno-lint-ignore no-explicit-any
   readonly Client: new (...args: any[]) => any;
 }
 
+/** Options of {@linkcode withBemi}. */
 export interface PgOptions {
   /**
    * Which statements outside a transaction get the context: those with a data-modifying keyword, or all, for

@@ -11,16 +11,22 @@ import { replacing } from "./replacing.ts";
 import { statementKind } from "./statement-kind.ts";
 import { contextAhead, type TransactionContext, UNKNOWN } from "./transaction-context.ts";
 
-type AsyncMethod = (...args: never[]) => Promise<unknown>;
+/** A method that settles later; its arguments do not matter here. */
+export type AsyncMethod = (...args: never[]) => Promise<unknown>;
 
 /** What of a PGlite is replaced; everything else stays as it is. */
 export interface PgliteClient {
+  /** Runs one statement. */
   readonly query: AsyncMethod;
+  /** Runs several statements in one string. */
   readonly exec: AsyncMethod;
+  /** Runs a tagged template. */
   readonly sql: AsyncMethod;
+  /** Runs a function in a transaction. */
   readonly transaction: AsyncMethod;
 }
 
+/** Options of {@linkcode withBemi}. */
 export interface PgliteOptions {
   /**
    * Which statements outside a transaction get one of their own, with the context: those with a data-modifying

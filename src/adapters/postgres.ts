@@ -26,14 +26,18 @@ import { contextAhead, type TransactionContext, UNKNOWN } from "./transaction-co
 export interface PostgresClient {
   // deno-lint-ignore no-explicit-any -- the driver's own types are kept by the type parameter of withBemi
   (strings: any, ...args: any[]): any;
+  /** Runs text as SQL. */
   // deno-lint-ignore no-explicit-any
   unsafe(...args: any[]): any;
+  /** Runs a function in a transaction. */
   // deno-lint-ignore no-explicit-any
   begin(...args: any[]): any;
+  /** Takes a connection out of the pool. */
   // deno-lint-ignore no-explicit-any
   reserve(...args: any[]): any;
 }
 
+/** Options of {@linkcode withBemi}. */
 export interface PostgresOptions {
   /**
    * Which statements outside a transaction get one of their own, with the context: those with a data-modifying

@@ -29,6 +29,7 @@ const MAX_HEADER_BYTES = 4096;
  * ```
  */
 export function contextHeaders(context: Context): { "x-bemi-context": string };
+/** As above, where there may be no context. */
 export function contextHeaders(context: Context | undefined): Record<string, string>;
 export function contextHeaders(context: Context | undefined): Record<string, string> {
   if (typeof context !== "object" || context === null || Array.isArray(context)) return {};

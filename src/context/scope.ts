@@ -4,6 +4,7 @@ import { warn } from "./warn.ts";
 /** Who, where and how: any JSON object. Values that JSON cannot hold are left out, bigints become strings. */
 export type Context = { readonly [key: string]: unknown };
 
+/** Options of {@linkcode withContext}. */
 export interface ContextOptions {
   /**
    * Whether the new context adds to the one around it or stands alone.

@@ -11,7 +11,10 @@ import { waitForWorker } from "./worker-lag.ts";
 
 /** Options of {@linkcode asOf}. */
 export interface AsOfOptions {
-  /** @default "bemi" */
+  /**
+   * The schema of the installation.
+   * @default "bemi"
+   */
   readonly schema?: string | undefined;
   /**
    * How long to wait, in milliseconds, for a worker that has not yet read what was committed until now, before

@@ -13,18 +13,31 @@ export type JsonObject = Readonly<Record<string, unknown>>;
  * @typeParam Row the table's rows, as JSON has them
  */
 export interface Change<Row extends object = Record<string, unknown>> {
+  /** The same however often the WAL is read. */
   readonly id: string;
+  /** The database of the table. */
   readonly database: string;
+  /** The schema of the table. */
   readonly schema: string;
+  /** The table; of a partition its root. */
   readonly table: string;
+  /** The primary key's text, a JSON array of several columns, or `null` without one. */
   readonly primary_key: string | null;
+  /** The key before, where an UPDATE changed it. */
   readonly former_primary_key: string | null;
+  /** What was done. */
   readonly operation: Operation;
+  /** The row before; `{}` where there was none. */
   readonly before: Readonly<Partial<Row>>;
+  /** The row after; `{}` where there is none. */
   readonly after: Readonly<Partial<Row>>;
+  /** Who, where and how; `{}` where nobody said. */
   readonly context: JsonObject;
+  /** When it was committed, in UTC with microseconds; by triggers, when it was written. */
   readonly committed_at: string;
+  /** The transaction that it belongs to. */
   readonly transaction_id: string;
+  /** The place in the WAL, as a number. */
   readonly position: string;
   /** Its place in the total order, to page from. */
   readonly cursor: string;

@@ -17,7 +17,10 @@ import { type Numbers, parseJson } from "./numbers.ts";
 
 /** Options of every read of the log. */
 export interface ReadOptions {
-  /** @default "bemi" */
+  /**
+   * The schema of the installation.
+   * @default "bemi"
+   */
   readonly schema?: string | undefined;
   /**
    * `text` gives every number within `before`, `after` and `context` as its exact decimal text.

@@ -1,6 +1,8 @@
 /** What a key was and is; without `old` it was missing, without `new` it is. */
 export interface Difference<Value = unknown> {
+  /** Absent where there was none. */
   readonly old?: Value;
+  /** Absent where there is none. */
   readonly new?: Value;
 }
 

@@ -7,6 +7,7 @@ export interface ChangeConditions {
   readonly table?: string | readonly string[] | undefined;
   /** The primary key's text, before the change or after it; a JSON array of several columns. */
   readonly key?: string | readonly string[] | undefined;
+  /** What was done. */
   readonly operation?: Operation | readonly Operation[] | undefined;
   /** Contained in the row before the change, as `@>` has it; an object, or JSON text where numbers must be exact. */
   readonly before?: JsonObject | string | undefined;
@@ -22,6 +23,7 @@ export interface ChangeConditions {
 
 /** Which changes to read; what is left out does not restrict. */
 export interface ChangesFilter extends ChangeConditions {
+  /** What it may not be. */
   readonly not?: ChangeConditions | undefined;
   /** Earliest time of commit, as PostgreSQL reads a timestamp. */
   readonly since?: Date | string | undefined;

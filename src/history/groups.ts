@@ -19,6 +19,7 @@ export type GroupBy =
 
 /** What {@linkcode groups} takes. */
 export interface GroupsOptions extends ChangesFilter {
+  /** What to group by. */
   readonly by: GroupBy;
   /** The first so many: buckets of time and transactions the latest, others the largest. */
   readonly limit?: number | undefined;
@@ -27,7 +28,10 @@ export interface GroupsOptions extends ChangesFilter {
    * @default "UTC"
    */
   readonly timeZone?: string | undefined;
-  /** @default "bemi" */
+  /**
+   * The schema of the installation.
+   * @default "bemi"
+   */
   readonly schema?: string | undefined;
 }
 
@@ -35,10 +39,15 @@ export interface GroupsOptions extends ChangesFilter {
 export interface Group {
   /** What they have in common, as text: `source/transaction`, a bucket's beginning, a value; null where there is none. */
   readonly key: string | null;
+  /** How many changes. */
   readonly changes: number;
+  /** How many of each operation. */
   readonly operations: { readonly [Name in Operation]?: number };
+  /** The tables that they are of. */
   readonly tables: readonly string[];
+  /** When the first was committed. */
   readonly first_committed_at: string;
+  /** When the last was. */
   readonly last_committed_at: string;
 }
 

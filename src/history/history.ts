@@ -9,6 +9,7 @@ import { parseJson } from "./numbers.ts";
 
 /** What {@linkcode history} takes besides the row. */
 export interface HistoryOptions extends Omit<ChangesFilter, "table" | "key">, ReadOptions {
+  /** Which page of them. */
   readonly page?: Page | undefined;
 }
 

@@ -23,9 +23,15 @@ export interface Scope extends Pick<ChangeConditions, "table" | "key" | "context
    * @default none: it may name other people, and holds the statement and the role
    */
   readonly contextKeys?: readonly string[] | undefined;
-  /** @default "bemi" */
+  /**
+   * The schema of the installation.
+   * @default "bemi"
+   */
   readonly schema?: string | undefined;
-  /** @default "number" */
+  /**
+   * How numbers are given.
+   * @default "number"
+   */
   readonly numbers?: Numbers | undefined;
 }
 
@@ -34,9 +40,11 @@ export type ScopedChangesOptions = Omit<ChangesOptions, "schema" | "numbers">;
 
 /** Reads that stay within a scope. */
 export interface ScopedHistory {
+  /** Reads changes, as {@linkcode changes} does. */
   changes<Row extends object = Record<string, unknown>>(
     options?: ScopedChangesOptions,
   ): Promise<Change<Row>[]>;
+  /** Groups changes, as {@linkcode groups} does. */
   groups(options: Omit<GroupsOptions, "schema">): Promise<Group[]>;
 }
 

@@ -5,6 +5,7 @@ import type { SchemaOptions } from "./install.ts";
 import { inSchema, requireInstalled } from "./schema.ts";
 import { explained, resolve } from "./track.ts";
 
+/** Options of a baseline. */
 export interface BaselineOptions extends SchemaOptions {
   /**
    * Rows that are recorded, and locked against writers, in one transaction.

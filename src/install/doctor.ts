@@ -14,6 +14,7 @@ export interface Finding {
   readonly name: string;
   /** What it is about: a table, a role, a slot. */
   readonly object: string;
+  /** What is off, in a sentence. */
   readonly problem: string;
   /** What mends it, to be pasted: SQL, which ends in a semicolon, or a command of `bemi`. */
   readonly repair: string;

@@ -6,6 +6,7 @@ import { migrations } from "../generated/sql.ts";
 import { DEFAULT_SCHEMA, quoteSchema } from "../identifiers.ts";
 import { inSchema, installedVersion } from "./schema.ts";
 
+/** Options of everything that works on an installation. */
 export interface SchemaOptions {
   /**
    * The schema that holds everything of Bemi's.
@@ -16,7 +17,9 @@ export interface SchemaOptions {
 
 /** What {@linkcode install} found and left, as schema versions; 0 is "not installed". */
 export interface InstallResult {
+  /** The version before; 0 where there was none. */
   readonly from: number;
+  /** The version now. */
   readonly to: number;
 }
 
@@ -64,6 +67,7 @@ async function migrate(tx: Database, schema: string): Promise<InstallResult> {
   return { from, to: SCHEMA_VERSION };
 }
 
+/** Options of the installation as SQL. */
 export interface InstallSqlOptions extends SchemaOptions {
   /**
    * The version to upgrade from.

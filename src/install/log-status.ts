@@ -6,7 +6,9 @@ import type { Readable } from "./status.ts";
 export interface LogStatus {
   /** When the last change was committed; absent as well where there is none. */
   readonly lastChangeAt: string | undefined;
+  /** Seconds since the last change in the log. */
   readonly lastChangeAge: number | undefined;
+  /** How far the worker has written. */
   readonly checkpoint: CheckpointStatus | undefined;
   /** What was lost and not reconciled. */
   readonly gaps: readonly GapStatus[] | undefined;
@@ -22,7 +24,9 @@ export interface LogStatus {
 
 /** Where the worker last said that all is in the log. */
 export interface CheckpointStatus {
+  /** The slot that it reads. */
   readonly slot: string;
+  /** The LSN up to which it has written. */
   readonly endLsn: string;
   /** Seconds. */
   readonly age: number;
@@ -30,10 +34,15 @@ export interface CheckpointStatus {
   readonly heartbeat: number | undefined;
 }
 
+/** A stretch of the WAL that was lost before it was read. */
 export interface GapStatus {
+  /** The LSN where it begins. */
   readonly from: string;
+  /** The LSN where it ends. */
   readonly to: string;
+  /** Why it was lost. */
   readonly reason: string;
+  /** When that was noticed. */
   readonly detectedAt: string;
 }
 

@@ -6,7 +6,9 @@ import { inSchema, requireInstalled } from "./schema.ts";
 
 /** What was done to one partition of the log; `skipped`, as it was locked, comes next time. */
 export interface MaintenanceStep {
+  /** What was done with the partition. */
   readonly action: "created" | "dropped" | "skipped";
+  /** Its name. */
   readonly partition: string;
 }
 

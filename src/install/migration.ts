@@ -8,10 +8,14 @@ import type { TrackOptions } from "./track.ts";
 /** A tool that runs migrations, or `sql` for psql and others that run a script statement by statement. */
 export type MigrationKind = "drizzle" | "prisma" | "sql" | "supabase";
 
+/** Options of {@linkcode migration}. */
 export interface MigrationOptions extends InstallSqlOptions {
   /** The tables to track, written as in SQL; `all` for every table, and from then on each new one. */
   readonly tables?: readonly string[] | "all" | undefined;
-  /** @default "trigger" */
+  /**
+   * How the tables are to be captured.
+   * @default "trigger"
+   */
   readonly capture?: TrackOptions["capture"] | undefined;
 }
 

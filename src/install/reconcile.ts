@@ -7,6 +7,7 @@ import type { SchemaOptions } from "./install.ts";
 import { inSchema, requireInstalled } from "./schema.ts";
 import { explained, resolve } from "./track.ts";
 
+/** Options of {@linkcode reconcile}. */
 export interface ReconcileOptions extends SchemaOptions {
   /**
    * The database that holds the log.
@@ -27,7 +28,9 @@ export interface ReconcileOptions extends SchemaOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** What came of one table. */
 export interface Reconciliation {
+  /** The table, with its schema. */
   readonly table: string;
   /** Whether it could be compared: without a primary key the log cannot be put beside the rows. */
   readonly isCompared: boolean;

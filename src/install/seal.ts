@@ -5,6 +5,7 @@ import { DEFAULT_SCHEMA } from "../identifiers.ts";
 import type { SchemaOptions } from "./install.ts";
 import { inSchema, requireInstalled } from "./schema.ts";
 
+/** Options of a seal. */
 export interface SealOptions extends SchemaOptions {
   /**
    * How long to wait for transactions that began before, in milliseconds.

@@ -3,22 +3,28 @@ import { inSchema } from "./schema.ts";
 
 /** A replication slot, and how long it is good for; sizes are bytes of WAL. */
 export interface SlotStatus {
+  /** Its name. */
   readonly name: string;
   /**
    * `reserved`, `extended` beyond `max_wal_size`, `unreserved` where it is about to be lost; `lost` where WAL was
    * removed before it was read, `missing` where there is no such slot.
    */
   readonly walStatus: "reserved" | "extended" | "unreserved" | "lost" | "missing";
+  /** Why the server gave it up. */
   readonly invalidationReason?: string;
+  /** Whether something reads it now. */
   readonly active: boolean;
+  /** The process that does. */
   readonly activePid?: number;
+  /** Bytes of WAL that it keeps. */
   readonly retained?: number;
   /** Written and not confirmed to have been read. */
   readonly confirmedLag?: number;
   /** What may still be written before some is lost; absent where `max_slot_wal_keep_size` limits nothing. */
   readonly safeWalSize?: number;
-  /** Where WAL ended at the time, and when that was, in seconds since 1970. */
+  /** Where WAL ended at the time. */
   readonly lsn: string;
+  /** When that was, in seconds since 1970. */
   readonly at: number;
   /** Bytes a second, since the earlier look. */
   readonly walRate?: number;
@@ -28,8 +34,11 @@ export interface SlotStatus {
 
 /** Connections of workers, by role and address. */
 export interface WorkerConnections {
+  /** The role that they connect as. */
   readonly role: string;
+  /** The address that they connect from. */
   readonly address?: string;
+  /** How many there are. */
   readonly connections: number;
   /** Age of the oldest, in seconds; absent where the role may not see it. */
   readonly age?: number;

@@ -7,12 +7,19 @@ import { type LogStatus, logStatus } from "./log-status.ts";
 import { inSchema } from "./schema.ts";
 import { type SlotStatus, slotStatus, type WorkerConnections, workerConnections } from "./slot-status.ts";
 
+/** A table that is tracked. */
 export interface TrackedTable {
+  /** Its schema. */
   readonly schema: string;
+  /** Its name. */
   readonly table: string;
+  /** How it is captured. */
   readonly capture: "trigger" | "wal";
+  /** Columns of which alone an UPDATE is not recorded. */
   readonly ignore: readonly string[];
+  /** Columns that no copy holds. */
   readonly mask: readonly string[];
+  /** Whether a change that cannot be recorded fails the write. */
   readonly strict: boolean;
   /** Whether changes are captured row by row, as tables with row triggers of their own need it. */
   readonly rowLevel: boolean;
@@ -20,7 +27,9 @@ export interface TrackedTable {
 
 /** What there is to see; what the role may not see is absent, and named in `unseen`. */
 export interface Status {
+  /** The version that is installed. */
   readonly version: number | undefined;
+  /** Whether new tables are tracked by themselves. */
   readonly trackAll: boolean | undefined;
   /** Whether new partitions, and new tables when all are tracked, are noticed by themselves. */
   readonly followsDdl: boolean | undefined;
@@ -28,6 +37,7 @@ export interface Status {
   readonly tables: readonly TrackedTable[];
   /** Absent where nothing is captured from the Write-Ahead Log. */
   readonly slot: SlotStatus | undefined;
+  /** The workers that are connected. */
   readonly workers: readonly WorkerConnections[];
   /** Of the database that holds the log. */
   readonly log: LogStatus;
@@ -37,6 +47,7 @@ export interface Status {
   readonly unseen: readonly string[];
 }
 
+/** Options of {@linkcode status}. */
 export interface StatusOptions extends SchemaOptions {
   /**
    * The database that holds the log.

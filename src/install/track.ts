@@ -7,6 +7,7 @@ import { mostSimilar } from "../similar.ts";
 import type { SchemaOptions } from "./install.ts";
 import { inSchema, requireInstalled } from "./schema.ts";
 
+/** Options of tracking. */
 export interface TrackOptions extends SchemaOptions {
   /**
    * How changes are captured: by the worker, from the Write-Ahead Log, or by triggers that write the log themselves.
@@ -29,7 +30,10 @@ export interface TrackOptions extends SchemaOptions {
    * @default 2000
    */
   readonly lockTimeout?: number | undefined;
-  /** @default 5 */
+  /**
+   * How often to try to lock the table.
+   * @default 5
+   */
   readonly attempts?: number | undefined;
 }
 
@@ -70,6 +74,7 @@ export async function untrack(
 export interface PlannedTable {
   /** As in SQL, with its schema. */
   readonly table: string;
+  /** How it is captured. */
   readonly capture: "trigger" | "wal";
   /** How it is captured until now, where that changes. */
   readonly former: "trigger" | "wal" | undefined;

@@ -8,6 +8,7 @@ import { endOfLog } from "./place.ts";
 
 /** What a block gave and what it changed. */
 export interface ChangedWithin<R> {
+  /** What the function returned. */
   readonly result: R;
   /** In order, of tables that are tracked by triggers. */
   readonly changes: readonly Change[];

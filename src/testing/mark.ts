@@ -6,19 +6,25 @@ import { requireInstalled } from "../install/schema.ts";
 import { endOfLog, type Place } from "./place.ts";
 import { readSequences, type SequenceState } from "./sequences.ts";
 
+/** Options of {@linkcode mark}. */
 export interface MarkOptions {
   /**
    * Whether tables may be untracked, and so stay as they are when others are rewound.
    * @default false
    */
   readonly allowUntracked?: boolean | undefined;
-  /** @default "bemi" */
+  /**
+   * The schema of the installation.
+   * @default "bemi"
+   */
   readonly schema?: string | undefined;
 }
 
 /** A state of the database, to come back to: its rows and its sequences. */
 export interface Mark {
+  /** The schema of the installation. */
   readonly schema: string;
+  /** Where each sequence stood. */
   readonly sequences: readonly SequenceState[];
 }
 

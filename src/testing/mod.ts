@@ -9,3 +9,4 @@ export type { ChangedWithin } from "./changes-within.ts";
 export { mark } from "./mark.ts";
 export type { Mark, MarkOptions } from "./mark.ts";
 export { forward, rewind } from "./rewind.ts";
+export type { SequenceState } from "./sequences.ts";

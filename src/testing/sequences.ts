@@ -5,7 +5,9 @@ import { quoteLiteral } from "../identifiers.ts";
 export interface SequenceState {
   /** As in SQL, with its schema. */
   readonly name: string;
+  /** Its last value. */
   readonly value: string;
+  /** Whether that was given out. */
   readonly isCalled: boolean;
 }
 

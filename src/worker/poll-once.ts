@@ -6,6 +6,7 @@ import { lacksRights, type WorkerOptions } from "./run-worker.ts";
 import { LostMeanwhile, slotState } from "./slot-state.ts";
 import { upkeep } from "./upkeep.ts";
 
+/** Options of {@linkcode poll}. */
 export interface PollOptions extends
   Pick<
     WorkerOptions,
@@ -21,8 +22,11 @@ export interface PollOptions extends
   readonly signal?: AbortSignal | undefined;
 }
 
+/** What one poll did. */
 export interface PollResult {
+  /** Changes that went into the log. */
   readonly written: number;
+  /** Changes that the log refused, which are kept apart. */
   readonly setAside: number;
   /** Whether all that was committed at the start is in the log. */
   readonly isCaughtUp: boolean;

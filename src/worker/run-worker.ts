@@ -6,6 +6,7 @@ import { type SocketWatch, socketWatch } from "./socket-watch.ts";
 import { LostMeanwhile } from "./slot-state.ts";
 import type { SpanLike, TracerLike } from "./trace.ts";
 
+/** Options of {@linkcode runWorker}. */
 export interface WorkerOptions {
   /** The database that the application writes: a URL, or postgres.js options. */
   readonly source: string | object;
@@ -14,9 +15,15 @@ export interface WorkerOptions {
    * @default the source
    */
   readonly destination?: string | object | undefined;
-  /** @default "bemi" */
+  /**
+   * The schema of the installation.
+   * @default "bemi"
+   */
   readonly schema?: string | undefined;
-  /** @default the one that `bemi init` made for the database */
+  /**
+   * The replication slot to read.
+   * @default the one that `bemi init` made for the database
+   */
   readonly slot?: string | undefined;
   /**
    * How the WAL is read: `stream` over a replication connection, as it is committed; `poll` in plain SQL, on every
@@ -62,6 +69,7 @@ export interface WorkerOptions {
   readonly log?: ((event: WorkerEvent) => void) | undefined;
 }
 
+/** What a worker tells. */
 export type WorkerEvent =
   | { readonly kind: "started"; readonly slot: string; readonly database: string }
   /** How the WAL is read from now on, and why. */

@@ -7,10 +7,17 @@ import { inSchema, requireInstalled } from "../install/schema.ts";
 import { makeSlot } from "./make-slot.ts";
 import { requireLogical } from "./source.ts";
 
+/** Options of {@linkcode createSlot}. */
 export interface SlotOptions {
-  /** @default "bemi" */
+  /**
+   * The schema of the installation.
+   * @default "bemi"
+   */
   readonly schema?: string | undefined;
-  /** @default a name made of the schema's and the database's */
+  /**
+   * Its name.
+   * @default a name made of the schema's and the database's
+   */
   readonly slot?: string | undefined;
   /**
    * Whether a standby keeps the slot too, so that nothing is lost by a failover (PostgreSQL 17, with

@@ -2,14 +2,19 @@ import { codeOf } from "./retry.ts";
 
 /** Part of an OpenTelemetry `Span`. */
 export interface SpanLike {
+  /** Adds attributes. */
   setAttributes(attributes: Readonly<Record<string, string | number | boolean>>): unknown;
+  /** Says how it ended. */
   setStatus(status: { code: number }): unknown;
+  /** Ends it. */
   end(): void;
 }
 
 /** Part of an OpenTelemetry `Tracer`, so that nothing has to be installed by those who do not trace. */
 export interface TracerLike {
+  /** Starts a span. */
   startSpan(name: string): SpanLike;
+  /** Runs a function in a span. */
   startActiveSpan(name: string, options: object, fn: (span: SpanLike) => Promise<unknown>): unknown;
 }
 

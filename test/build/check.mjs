@@ -17,7 +17,7 @@ const steps = [
   ...(process.env.CHECK_SKIP_TESTS ? [] : [["tests", "npm", ["test"]]]),
   ["publint", tool("publint"), ["--strict"]],
   ["attw", tool("attw"), ["--pack", ".", "--profile", "esm-only"]],
-  ["API reference", process.execPath, ["test/build/docs.mjs"]],
+  ["API reference", process.execPath, ["test/build/docs.mjs", "--check"]],
   ["JSR dry run", deno, ["publish", "--dry-run", "--allow-dirty"]],
 ];
 

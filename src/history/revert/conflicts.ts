@@ -37,9 +37,13 @@ export type ConflictKind =
   | "unique"
   | "unreadable";
 
+/** What keeps a unit from being taken back. */
 export interface RevertConflict {
+  /** Its kind. */
   readonly kind: ConflictKind;
+  /** The schema of the table. */
   readonly schema: string;
+  /** The table. */
   readonly table: string;
   /** `null` where the table has none, or all of it is concerned. */
   readonly key: string | null;
@@ -63,8 +67,10 @@ export type OnConflict = ConflictChoice | ((conflict: RevertConflict) => Conflic
 
 /** A revert that was refused, with its plan: nothing was changed. */
 export class RevertRefused extends BemiError {
+  /** What was to be done. */
   readonly plan: RevertPlan;
 
+  /** Made by {@linkcode revert}. */
   constructor(plan: RevertPlan, cause?: unknown) {
     const [first] = plan.conflicts;
     const more = plan.conflicts.length > 1 ? `, and ${plan.conflicts.length - 1} more conflicts` : "";

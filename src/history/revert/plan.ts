@@ -7,6 +7,7 @@ import { examine } from "./examine.ts";
 import { waitForWorker } from "../worker-lag.ts";
 import type { RevertUnit } from "./unit.ts";
 
+/** Options of {@linkcode planRevert} and {@linkcode revert}. */
 export interface RevertOptions {
   /**
    * What to do about rows that cannot be taken back just so: nothing at all, leave them out, or go ahead all the same.
@@ -19,14 +20,20 @@ export interface RevertOptions {
    * @default 10000
    */
   readonly wait?: number | undefined;
-  /** @default "bemi" */
+  /**
+   * The schema of the installation.
+   * @default "bemi"
+   */
   readonly schema?: string | undefined;
 }
 
 /** What a revert does to one row. */
 export interface RevertStatement {
+  /** What is to be done with the row. */
   readonly operation: "INSERT" | "UPDATE" | "DELETE";
+  /** The schema of the table. */
   readonly schema: string;
+  /** The table. */
   readonly table: string;
   /** The key of the row as it is now; of one that is to come back, the key that it gets. */
   readonly key: string | null;
@@ -36,11 +43,13 @@ export interface RevertStatement {
 
 /** What a revert comes to. */
 export interface RevertPlan {
+  /** What is to be taken back. */
   readonly unit: RevertUnit;
   /** How many changes it takes back. */
   readonly changes: number;
   /** In the order in which they run; those of rows in conflict are among them only where that is to be forced. */
   readonly statements: readonly RevertStatement[];
+  /** What keeps it from being taken back. */
   readonly conflicts: readonly RevertConflict[];
 }
 

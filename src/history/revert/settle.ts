@@ -8,9 +8,13 @@ import { tableId } from "./tables.ts";
 
 /** A row that triggers left otherwise than a revert wanted it. */
 export interface Adjusted {
+  /** The schema of the table. */
   readonly schema: string;
+  /** The table. */
   readonly table: string;
+  /** The key of the row. */
   readonly key: string | null;
+  /** The columns that were written. */
   readonly columns: readonly string[];
 }
 
