@@ -1,6 +1,6 @@
 import postgres from "postgres";
 import { connect } from "../src/database/connect.ts";
-import { asOf, changes, history as historyOf } from "../src/history/mod.ts";
+import { asOf, changes, history as historyOf, revert, type RevertUnit } from "../src/history/mod.ts";
 import { install } from "../src/install/mod.ts";
 import { fillLog } from "../test/support/million.ts";
 import { startServer } from "../test/support/servers.ts";
@@ -8,7 +8,16 @@ import { compare, type Subject } from "./measure.ts";
 
 const CHANGES = Number(process.env.BENCH_CHANGES ?? 1_000_000);
 
-/** Reads of the past, each beside the plain query of the live table, or of the log, that it stands on. */
+class RolledBack extends Error {
+  readonly rows: number;
+
+  constructor(rows: number) {
+    super("rolled back");
+    this.rows = rows;
+  }
+}
+
+/** Reads of the past, and reverts, each beside the plain query of the live table, or of the log, that it stands on. */
 export async function history(version: string): Promise<void> {
   const server = await startServer(version, ["fsync=off", "shared_buffers=512MB"]);
   const sql = postgres(server.url(), { max: 1, onnotice() {} });
@@ -68,6 +77,49 @@ export async function history(version: string): Promise<void> {
       ),
       each("changes({ context })", 100, (id) => changes(sql, { context: { user_id: Number(id) % 10007 } })),
     ], { rounds: 3, unit: "reads/s" });
+
+    // Each revert is rolled back, so that the next one finds the same.
+    const undone = (unit: RevertUnit): Promise<number> =>
+      sql.begin(async (tx) => {
+        const { statements } = await revert(tx, unit, { onConflict: "force" });
+        throw new RolledBack(statements.length);
+      }).catch((error: unknown) => {
+        if (error instanceof RolledBack) return error.rows;
+        throw error;
+      });
+    const last = await sql<{ transaction: string; user: number; since: string }[]>`
+      select transaction_id::text as transaction, (context ->> 'user_id')::integer as user,
+        (committed_at - interval '1 millisecond')::text as since
+      from bemi.changes order by commit_lsn desc limit 1`;
+    const { transaction = "", user = 0, since = "" } = last[0] ?? {};
+    const plainly = (name: string, where: string, ...parameters: (string | number)[]): Subject => ({
+      name: `${name}: the rows' update, plainly`,
+      run: async () =>
+        await sql.begin(async (tx) => {
+          const { count } = await tx.unsafe(
+            `update todos set n = (c.before ->> 'n')::numeric from bemi.changes c
+            where ${where} and c.operation = 'UPDATE' and todos.id = c.primary_key::bigint`,
+            parameters,
+          );
+          throw new RolledBack(count);
+        }).catch((error: unknown) => {
+          if (error instanceof RolledBack) return error.rows;
+          throw error;
+        }),
+    });
+    const by = { rounds: 3, unit: "rows/s", byTime: true };
+    await compare(`revert a transaction, ${title}`, [
+      plainly("a transaction", "c.transaction_id = $1::text::bigint", transaction),
+      { name: "revert", run: () => undone({ transaction }) },
+    ], by);
+    await compare(`revert a context, ${title}`, [
+      plainly("a context", "c.context @> $1::text::jsonb", JSON.stringify({ user_id: user })),
+      { name: "revert", run: () => undone({ context: { user_id: user } }) },
+    ], by);
+    await compare(`revert a table by its last thousand changes, ${title}`, [
+      plainly("a table", `c."table" = 'todos' and c.committed_at > $1::text::timestamptz`, since),
+      { name: "revert", run: () => undone({ table: "todos", to: since }) },
+    ], by);
   } finally {
     await sql.end();
     await server.remove();

@@ -71,6 +71,32 @@ onEachCapture("reverting", (open) => {
     expect(await db.rows("pairs")).toEqual(after);
   });
 
+  test("a renamed column gets its value back under its new name, and one that took a dropped one's name does not", async () => {
+    await using db = await open();
+    await db.track("create table todos (id int primary key, task text, note text)", ["todos"]);
+    await db.execute("insert into todos values (1, 'Sleep', 'long'), (2, 'Eat', 'well')");
+    await db.as(
+      { request: 1 },
+      "update todos set task = 'Wake' where id = 1; delete from todos where id = 2",
+    );
+    await db.as({ request: 2 }, "update todos set note = 'short' where id = 1");
+    await db.execute(
+      "alter table todos rename column task to title; alter table todos drop column note; alter table todos add column note text",
+    );
+    const plan = await db.plan({ context: { request: 1 } }, { onConflict: "force" });
+    expect(plan.statements.map(({ columns }) => columns)).toEqual(
+      expect.arrayContaining([{ title: '"Sleep"' }, { id: "2", title: '"Eat"' }]),
+    );
+    await db.revert({ context: { request: 1 } }, { onConflict: "force" });
+    expect(await db.rows("todos")).toEqual([
+      '{"id": 1, "note": null, "title": "Sleep"}',
+      '{"id": 2, "note": null, "title": "Eat"}',
+    ]);
+    expect((await db.plan({ context: { request: 2 } })).conflicts).toEqual(
+      expect.arrayContaining([expect.objectContaining({ kind: "column_gone", columns: ["note (dropped)"] })]),
+    );
+  });
+
   test("a row that others deleted and brought back goes too, generated columns and all", async () => {
     await using db = await open();
     await db.track(

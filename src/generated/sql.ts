@@ -3509,6 +3509,32 @@ exception when sqlstate 'BE001' then
   return null;
 end
 $$;
+
+-- Names of columns in the log that mean another column today, or none: while a name meant that column, and what it is
+-- called now. Times are texts in the order of time. A dropped column whose name was taken again gets a name that none has.
+create function "bemi".column_renames(out schema text, out "table" text, out name text, out since text, out until text, out present text)
+returns setof record
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  with named as (
+    select c.table_id, c.number, c.name, c.dropped_at, c.named_at,
+      lag(c.named_at) over same_name is null as is_first, lead(c.named_at) over same_name as until,
+      first_value(c.name) over (partition by c.table_id, c.number order by c.named_at desc) as last_name,
+      max(c.dropped_at) over (partition by c.table_id, c.number) is not null as is_dropped
+    from "bemi".table_columns c
+    window same_name as (partition by c.table_id, c.name order by c.named_at)
+  ), meant as (
+    select n.*, case when not n.is_dropped then n.last_name
+      when exists (select from named o where o.table_id = n.table_id and o.last_name = n.name and not o.is_dropped) then n.name || ' (dropped)'
+      else n.name end as present
+    from named n
+  )
+  select t.schema, t.name, m.name,
+    case when m.is_first then '' else to_char(m.named_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') end,
+    coalesce(to_char(m.until at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'later'), m.present
+  from meant m join "bemi".table_names t on t.table_id = m.table_id
+  where m.present <> m.name
+$$;
 ` },
   { version: 11, name: "reconcile", sql: `-- Reconciliation: after a gap, what differs between the log's last image of a key and the live row becomes a change.
 -- Live rows go through the WAL, as those of a baseline do, so that each is compared at its place in the history of its

@@ -1,5 +1,7 @@
 import { connect } from "../database/connect.ts";
 import type { Database, DatabaseLike } from "../database/port.ts";
+import { sqlstateOf } from "../database/sqlstate.ts";
+import { BemiError } from "../errors.ts";
 import { DEFAULT_SCHEMA } from "../identifiers.ts";
 import { inSchema, requireInstalled } from "../install/schema.ts";
 import { resolve } from "../install/track.ts";
@@ -86,10 +88,9 @@ export async function asOf(
 ): Promise<unknown> {
   const { schema = DEFAULT_SCHEMA, wait = 5000, key, tables } = options;
   const database = connect(db);
-  await requireInstalled(database, schema);
   const moment = typeof momentOrFn === "function" ? tableOrMoment : momentOrFn;
-  if (wait !== false) await waitForWorker(database, { schema, moment, wait });
   try {
+    if (wait !== false) await waitForWorker(database, { schema, moment, wait });
     if (typeof momentOrFn === "function") {
       return await queryPast(db, { schema, moment, fn: momentOrFn, tables });
     }
@@ -99,7 +100,7 @@ export async function asOf(
     });
     return await database.query(`select * ${from}`, parameters);
   } catch (error) {
-    throw explained(error);
+    throw await reasonOf(error, database, schema);
   }
 }
 
@@ -112,9 +113,8 @@ export async function asOfJson(
 ): Promise<string[]> {
   const { schema = DEFAULT_SCHEMA, wait = 5000, key } = options;
   const database = connect(db);
-  await requireInstalled(database, schema);
-  if (wait !== false) await waitForWorker(database, { schema, moment, wait });
   try {
+    if (wait !== false) await waitForWorker(database, { schema, moment, wait });
     const { from, parameters } = await tableAsOf(database, table, moment, { schema, key });
     const rows = await database.query<{ json: string }>(
       `select pg_catalog.to_json(bemi_row.*)::text as json ${from} as bemi_row`,
@@ -122,8 +122,20 @@ export async function asOfJson(
     );
     return rows.map((row) => row.json);
   } catch (error) {
-    throw explained(error);
+    throw await reasonOf(error, database, schema);
   }
+}
+
+// Whether Bemi is installed is asked only where something failed: a row is read in three statements.
+async function reasonOf(error: unknown, database: Database, schema: string): Promise<unknown> {
+  if (error instanceof BemiError || sqlstateOf(error) === undefined) return error;
+  try {
+    await requireInstalled(database, schema);
+  } catch (missing) {
+    // Within a failed transaction nothing can be asked.
+    if (missing instanceof BemiError) return missing;
+  }
+  return explained(error);
 }
 
 async function tableAsOf(

@@ -11,7 +11,7 @@ import type { RevertPlan } from "./plan.ts";
  * | `unique` | another row has a value by now that may be there only once |
  * | `foreign_key` | rows that point at it would be in the way or go with it, or the row that it points at is gone |
  * | `cycle` | rows depend on each other, so that none can come first |
- * | `column_gone` | a column that is to get back its value is dropped or renamed |
+ * | `column_gone` | a column that is to get back its value is gone, under whatever name |
  * | `table_gone` | the table is dropped or renamed |
  * | `not_null` | a column added since needs a value |
  * | `inexact` | a value may not have been kept exactly, as jsonb cannot hold it |

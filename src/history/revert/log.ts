@@ -2,6 +2,7 @@ import type { Database } from "../../database/port.ts";
 import { inSchema } from "../../install/schema.ts";
 import type { Operation } from "../change.ts";
 import { type Image, readImage } from "./image.ts";
+import { readRenames } from "./renames.ts";
 import { type RevertUnit, unitCondition } from "./unit.ts";
 
 /** A change as reverting needs it. */
@@ -177,14 +178,16 @@ async function select(
     inSchema(schema, `${SELECT} ${from}`),
     parameters,
   );
-  const epochs = rows.length === 0 ? new Map<number, number>() : await epochsOf(db, schema);
+  if (rows.length === 0) return [];
+  const epochs = await epochsOf(db, schema);
+  const renamed = await readRenames(db, schema);
   return rows.map(({ json }): LoggedChange => {
     const { before, after, position, ...change } = JSON.parse(json) as RawChange;
     return {
       ...change,
       epoch: epochs.get(position[0]) ?? position[0],
-      before: readImage(before),
-      after: readImage(after),
+      before: renamed(readImage(before), change),
+      after: renamed(readImage(after), change),
       position: [position[0], BigInt(position[1]), BigInt(position[2])],
     };
   }).sort(byPosition);

@@ -115,7 +115,7 @@ function settable(
   add(
     "column_gone",
     [...wanted.keys()].filter((name) => !columns.has(name)),
-    `a column of ${table.name} that is to get back its value is dropped or renamed`,
+    `a column of ${table.name} that is to get back its value is gone`,
     true,
   );
   const unknown = [...new Set(table.masked)].filter((name) => columns.has(name));
