@@ -35,6 +35,7 @@ export async function history(version: string): Promise<void> {
     const next = (): string => String((key += 7919) % keys + 1);
     const each = (name: string, times: number, read: (key: string) => PromiseLike<unknown>): Subject => ({
       name,
+      isHeadline: /^(as of|history|changes)/.test(name),
       run: async () => {
         for (let i = 0; i < times; i++) await read(next());
         return times;

@@ -8,7 +8,7 @@ import { install } from "../src/install/mod.ts";
 import { startServer } from "../test/support/servers.ts";
 import { compare } from "./measure.ts";
 
-const ROWS = Number(process.env.BENCH_ROWS ?? 1_000_000);
+const ROWS = Number(process.env.BENCH_ROWS ?? 300_000);
 
 /** How fast the log takes rows: COPY of WAL-like changes into it, beside a bare table of the same columns. */
 export async function ingest(version: string): Promise<void> {

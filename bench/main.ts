@@ -1,10 +1,13 @@
 import { advance } from "./advance.ts";
+import { edge } from "./edge.ts";
 import { history } from "./history.ts";
 import { idle } from "./idle.ts";
 import { ingest } from "./ingest.ts";
 import { latency } from "./latency.ts";
+import { headlines } from "./measure.ts";
 import { memory } from "./memory.ts";
 import { overhead } from "./overhead.ts";
+import { writeTable } from "./readme-table.ts";
 import { stages } from "./stages.ts";
 import { statements } from "./statements.ts";
 import { testing } from "./testing.ts";
@@ -12,6 +15,7 @@ import { worker } from "./worker.ts";
 
 const benches: Readonly<Record<string, (version: string) => Promise<void>>> = {
   advance,
+  edge,
   history,
   idle,
   ingest,
@@ -24,13 +28,17 @@ const benches: Readonly<Record<string, (version: string) => Promise<void>>> = {
   worker,
 };
 
-// npm run bench -- ingest   (all of them without a name; BENCH_SERVER=15 for another version)
-const names = process.argv.length > 2 ? process.argv.slice(2) : Object.keys(benches);
+// npm run bench -- ingest   (without a name all of them, in their short form, and the README's table is written anew;
+// BENCH_SERVER=15 for another version)
+const version = process.env.BENCH_SERVER ?? "18";
+const isAll = process.argv.length <= 2;
+const names = isAll ? Object.keys(benches) : process.argv.slice(2);
 for (const name of names) {
   const bench = benches[name];
   if (!bench) {
     console.error(`Unknown bench "${name}": choose from ${Object.keys(benches).join(", ")}`);
     process.exit(2);
   }
-  await bench(process.env.BENCH_SERVER ?? "18");
+  await bench(version);
 }
+if (isAll) writeTable(headlines, version);

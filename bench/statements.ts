@@ -52,6 +52,7 @@ export async function statements(version: string): Promise<void> {
     };
     const subject = (name: string, table: string, filled: number, units: number, text: string): Subject => ({
       name,
+      isHeadline: /tracked (from|by)/.test(name),
       prepare: () => fill(table, filled),
       run: async () => {
         await sql.unsafe(text);

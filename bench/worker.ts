@@ -9,7 +9,7 @@ import { startServer } from "../test/support/servers.ts";
 import { findClient } from "./find-client.ts";
 import { compare, type Subject } from "./measure.ts";
 
-const ROWS = Number(process.env.BENCH_ROWS ?? 300_000);
+const ROWS = Number(process.env.BENCH_ROWS ?? 100_000);
 
 /** The worker from WAL to log, beside what reading the slot and storing the rows cost without it. */
 export async function worker(version: string): Promise<void> {
@@ -40,6 +40,7 @@ export async function worker(version: string): Promise<void> {
     };
     const subject = (name: string, run: () => Promise<unknown>): Subject => ({
       name,
+      isHeadline: name.startsWith("the worker"),
       prepare: write,
       run: async () => {
         await run();

@@ -82,12 +82,13 @@ export function scopeKey(): readonly [object, number] | undefined {
 }
 
 async function inScope<R>(
-  cell: Pick<Scope, "provider" | "own">,
+  { provider, own }: Pick<Scope, "provider" | "own">,
   fn: () => R,
   options: ContextOptions,
 ): Promise<Awaited<R>> {
   const outer = options.mode === "replace" ? undefined : storage.getStore();
-  return await storage.run({ ...cell, outer, revision: 0 }, async () => await fn());
+  // No spread: it would cost three times as much as all else here.
+  return await storage.run({ outer, provider, own, revision: 0 }, async () => await fn());
 }
 
 function merged(scope: Scope): Context {
