@@ -1,5 +1,6 @@
-import { expect, test } from "vitest";
-import { onEachServer, type TestDatabase } from "./support/databases.ts";
+import { spawnSync } from "node:child_process";
+import { expect, inject, test } from "vitest";
+import { onEachServer, openOn, type TestDatabase } from "./support/databases.ts";
 import { BEMI, createSlot, install, runWorker, track } from "./support/installation.ts";
 
 const CAPTURES = ["trigger", "wal"] as const;
@@ -37,7 +38,77 @@ async function carryOver(from: TestDatabase, to: TestDatabase): Promise<void> {
     select setval('${BEMI}.change_sequence', 1024 * 1000000::bigint)`);
 }
 
-onEachServer("history across a database's life", (open) => {
+/** Why a dump of this server cannot be tried here: pg_dump is none of the test servers' files. */
+function dumpRefusal(server: string): string | undefined {
+  const { stdout, error } = spawnSync("pg_dump", ["--version"], { encoding: "utf8" });
+  if (error) return "pg_dump is not installed";
+  const version = /(\d+)\.\d+/.exec(stdout)?.[1] ?? "0";
+  return Number(version) < Number(server) ? `pg_dump ${version} cannot dump PostgreSQL ${server}` : undefined;
+}
+
+/** What pg_dump and psql carry over, both as they come. */
+function dumpAndRestore(from: string, to: string): void {
+  const dump = spawnSync("pg_dump", [from], { encoding: "utf8", maxBuffer: 1 << 28 });
+  expect(dump.stderr).toBe("");
+  const { stderr, status } = spawnSync("psql", ["-q", "-v", "ON_ERROR_STOP=1", to], {
+    input: dump.stdout,
+    encoding: "utf8",
+  });
+  expect({ stderr: stderr.replace(/^.*NOTICE.*\n/gm, ""), status }).toEqual({ stderr: "", status: 0 });
+}
+
+onEachServer("history across a database's life", (open, server) => {
+  const refusal = dumpRefusal(server);
+  for (const capture of CAPTURES) {
+    for (const { version } of inject("servers").filter((other) => Number(other.version) >= Number(server))) {
+      test.skipIf(refusal !== undefined)(
+        `goes on after a dump that is restored on PostgreSQL ${version} (${capture})${
+          refusal ? `: skipped, ${refusal}` : ""
+        }`,
+        async () => {
+          await using former = await open();
+          await using next = await openOn(version);
+          await install(former.db);
+          if (capture === "wal") await createSlot(former.db);
+          await former.port.execute(
+            "create table todos (id int primary key, task text); create table gone (id int primary key)",
+          );
+          for (const table of ["todos", "gone"]) await track(former.db, table, { capture });
+          await former.port.execute("insert into gone values (7); drop table gone");
+          await former.port.execute("insert into todos values (1, 'a'); update todos set task = 'b'");
+          if (capture === "wal") await runWorker({ source: former.url, once: true }).finished;
+          const before = await lines(former);
+          expect(before.length).toBe(3);
+
+          dumpAndRestore(former.url, next.url);
+          expect(await lines(next)).toEqual(before);
+          await install(next.db);
+          if (capture === "wal") await createSlot(next.db);
+          await next.port.execute("alter table todos rename to tasks; update tasks set task = 'c'");
+          await next.port.execute("create table more (id int primary key)");
+          await former.port.execute("update todos set task = 'other'");
+          for (const { url } of capture === "wal" ? [former, next] : []) {
+            await runWorker({ source: url, once: true }).finished;
+          }
+          const after = await lines(next);
+          expect(after.slice(0, 3)).toEqual(before);
+          expect(after.slice(3).map(({ story }) => story)).toEqual(['UPDATE tasks 1 {"id": 1, "task": "c"}']);
+          // Of another cluster, if it moved to one.
+          expect(after[3]?.system === before[0]?.system).toBe(version === server);
+          expect(after[3]?.source).not.toBe(before[0]?.source);
+          const everywhere = [...after, ...(await lines(former)).slice(3)].map(({ id }) => id);
+          expect(new Set(everywhere).size).toBe(5);
+          // The row's whole history, under both of its table's names.
+          expect(
+            (await next.port.query(
+              `select operation from ${BEMI}.history('tasks', '1') order by committed_at`,
+            )).length,
+          ).toBe(3);
+        },
+      );
+    }
+  }
+
   test.each(CAPTURES)(
     "goes on after a logical move, in order, and no id comes twice (%s)",
     async (capture) => {

@@ -152,6 +152,31 @@ onEachServer("what every path of capture has alike", (open) => {
     ).toEqual([{ schema: "app" }, { schema: "web" }]);
   });
 
+  test.each(CAPTURES)("a partitioned table's new name, after it was renamed (%s)", async (capture) => {
+    await using database = await open();
+    const changes = await run(database, capture, {
+      tables: `create table todos (id int, list int) partition by list (list);
+        create table todos_1 partition of todos for values in (1);
+        create table todos_2 partition of todos for values in (2)`,
+      tracked: ["todos"],
+      // PostgreSQL goes on with the name that it sent with the partition's first row.
+      statements: [
+        "insert into todos values (1, 1)",
+        "alter table todos rename to tasks",
+        "insert into tasks values (2, 1)",
+        "update tasks set list = 2",
+        "truncate todos_2",
+      ],
+    });
+    expect(changes.map((change) => `${change.operation} ${change.table}`)).toEqual([
+      "CREATE todos",
+      "CREATE tasks",
+      "UPDATE tasks",
+      "UPDATE tasks",
+      "TRUNCATE tasks",
+    ]);
+  });
+
   test.each(CAPTURES)("keys as jsonb has them, floating and signed (%s)", async (capture) => {
     await using database = await open();
     const changes = await run(database, capture, {

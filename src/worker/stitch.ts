@@ -146,7 +146,7 @@ export function stitcher(catalog: Catalog): Stitcher {
       index: at,
       position,
       schema: table.schema,
-      table: table.relation.name,
+      table: table.name,
       operation,
       key,
       formerKey: former === key ? null : former,

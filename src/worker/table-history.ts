@@ -28,7 +28,7 @@ export async function readTableHistory({ db, schema }: Pick<Source, "db" | "sche
     if (from === null) {
       // Types that are gone by now are still in the WAL.
       const types = [...last?.types ?? [], ...next.types];
-      const isNoted = last?.schema === next.schema;
+      const isNoted = last?.schema === next.schema && last.name === next.name;
       versions.splice(-1, 1, { ...next, types, isNoted, from: last?.from ?? 0n });
       continue;
     }

@@ -7,7 +7,7 @@ export interface TableFacts {
   readonly from: Lsn;
   /** Absent where they hold to this day. */
   readonly until?: Lsn;
-  /** Whether its schema was noted when it came to be called so. */
+  /** Whether its names were noted when it came to be called so. */
   readonly isNoted: boolean;
   readonly schema: string;
   readonly name: string;
@@ -84,6 +84,11 @@ export class Table {
   /** PostgreSQL may go on with the name that a schema had before it was renamed. */
   get schema(): string {
     return this.facts?.isNoted ? this.facts.schema : this.relation.schema;
+  }
+
+  /** It may go on with a partitioned table's former name too, which it sent for the same partition's rows. */
+  get name(): string {
+    return this.facts?.isNoted ? this.facts.name : this.relation.name;
   }
 
   /** Whether this is what the table was like there. */

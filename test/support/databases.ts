@@ -56,7 +56,8 @@ export function onPglite(name: string, tests: (open: Open<TestDatabase & { db: P
 
 let counter = 0;
 
-async function openOn(
+/** A fresh database on the real server of a major version that this run has. */
+export async function openOn(
   version: string,
   options: DatabaseOptions = {},
 ): Promise<TestDatabase & { url: string; db: postgres.Sql }> {
