@@ -108,19 +108,20 @@ export async function openLane(
   const inspect = connect(inspector);
   await prepareDatabase(name, inspector, inspect);
   let worker: Worker | undefined;
-  if (name === "poll" || name === "stream") {
-    await createSlot(inspector);
-    worker = runWorker({ source: url, mode: name, pollInterval: 100 });
-  }
+  if (name === "poll" || name === "stream") await createSlot(inspector);
+  if (name === "stream") worker = runWorker({ source: url, mode: name });
   const [shown] = await inspector`show server_version_num`;
   let session: postgres.Sql | undefined;
   let isChanged = false;
   let marker = 0;
   const caughtUp = async (): Promise<void> => {
+    if (name === "poll") {
+      // Lets the slot begin later, and a peek with it: each reads again what all databases of the cluster wrote since.
+      await inspect.execute("checkpoint");
+      await runWorker({ source: url, mode: name, once: true }).finished;
+    }
     if (!worker) return;
     const id = String(++marker);
-    // Lets the slot begin later, and a peek with it.
-    await inspect.execute("checkpoint");
     await inspect.query("insert into public.markers values ($1::text::int)", [id]);
     let failure: unknown;
     worker.finished.catch((error: unknown) => failure = error);

@@ -14,7 +14,7 @@ const { values } = parseArgs({
     runs: { type: "string", default: "200" },
     server: { type: "string", default: "18" },
     seed: { type: "string", default: String(Date.now() % 100_000) },
-    batch: { type: "string", default: "4" },
+    batch: { type: "string", default: "8" },
     only: { type: "string" },
     fresh: { type: "boolean", default: false },
     "shrink-seconds": { type: "string", default: "120" },
@@ -69,7 +69,7 @@ for (const version of values.server.split(",")) {
       if (values.only === undefined) writeFileSync(state, JSON.stringify(progress));
       const each = (Date.now() - start) / done;
       const left = Math.round(each * (indexes.length - at - batch.length) / 60_000);
-      if (at % 100 === 0) {
+      if (at % 96 === 0) {
         console.error(
           `${name}: ${at + batch.length} of ${indexes.length}, ${
             Math.round(each)
