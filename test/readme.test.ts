@@ -156,4 +156,68 @@ onEachServer("the README", (open) => {
     expect((await seen(port)).at(-1)).toMatchObject({ operation: "DELETE", context: { job: "cleanup" } });
     expect((await seen(port)).at(-1)?.context).not.toHaveProperty("cron");
   });
+
+  test("its recipes do what they say", async () => {
+    await using database = await open();
+    const { port } = database;
+    await port.execute(`create table lists (id int primary key, title text);
+      create table todos (id int primary key, list_id int references lists on delete cascade, task text)`);
+    await shell("npx bemi init", database, environment(database));
+    await trackAll(database.db);
+    const as = (context: object, sql: string): Promise<void> =>
+      port.transaction(async (tx) => {
+        await tx.query("select set_config('bemi.context', $1, true)", [JSON.stringify(context)]);
+        await tx.execute(sql);
+      });
+    const now = async (): Promise<string> =>
+      (await port.query<{ now: string }>("select clock_timestamp()::text as now"))[0]?.now ?? "";
+    await as(
+      { user_id: 1 },
+      "insert into lists values (7, 'home'); insert into todos values (42, 7, 'Sleep')",
+    );
+    const monday = await now();
+    await as(
+      { user_id: 2, request_id: "4f1c" },
+      "update todos set task = 'Eat' where id = 42; insert into todos values (43, 7, 'Rest')",
+    );
+    const tuesday = await now();
+    await as({ user_id: 3 }, "delete from lists where id = 7");
+    const block = blocks("ts").findIndex((code) => code.includes("whatSupportSaw"));
+    writeFileSync(
+      join(folder, "recipes.mts"),
+      `import postgres from "postgres";
+      import * as recipes from "./block-${block}.ts";
+      const sql = postgres();
+      const told = {
+        who: await recipes.whoChangedIt(sql, "42"),
+        saw: await recipes.whatSupportSaw(sql, "${monday}"),
+        differs: await recipes.whatDiffers(sql, "${monday}", "${tuesday}"),
+      };
+      await recipes.restoreList(sql, "7");
+      const restored = await sql\`select task from todos order by id\`;
+      await recipes.undoRequest(sql, "4f1c").catch((error) => Object.assign(told, { refused: error.code }));
+      console.log(JSON.stringify({ ...told, restored, undone: await sql\`select task from todos order by id\` }));
+      await sql.end();`,
+    );
+    const { status, stdout, stderr } = spawnSync(
+      process.execPath,
+      ["--import", "tsx", join(folder, "recipes.mts")],
+      { cwd: root, encoding: "utf8", env: environment(database) },
+    );
+    expect(status, stderr).toBe(0);
+    expect(JSON.parse(stdout)).toEqual({
+      who: [
+        [1, { id: { new: 42 }, list_id: { new: 7 }, task: { new: "Sleep" } }],
+        [2, { task: { old: "Sleep", new: "Eat" } }],
+        [3, { id: { old: 42 }, list_id: { old: 7 }, task: { old: "Eat" } }],
+      ],
+      saw: [{ title: "home", task: "Sleep" }],
+      differs: [{ id: 42, diff: { task: { old: "Sleep", new: "Eat" } } }, {
+        id: 43,
+        diff: { id: { new: 43 }, list_id: { new: 7 }, task: { new: "Rest" } },
+      }],
+      restored: [{ task: "Eat" }, { task: "Rest" }],
+      undone: [{ task: "Sleep" }],
+    });
+  });
 });
