@@ -523,7 +523,7 @@ begin
   insert into "bemi".changes
   select (jsonb_populate_record(null::"bemi".changes, jsonb_build_object('created_at', clock_timestamp()) || v_change)).*;
   return null;
-exception when data_exception or integrity_constraint_violation or program_limit_exceeded then
+exception when data_exception or integrity_constraint_violation or program_limit_exceeded or feature_not_supported then
   insert into "bemi".set_aside (id, change, sqlstate) values (a_id, a_change, sqlstate)
   on conflict do nothing;
   return sqlstate;

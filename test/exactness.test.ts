@@ -221,6 +221,20 @@ onEachServer("the worker, reading what was written before", (open) => {
     ]);
   });
 
+  test("goes on after an escape in JSON that the database's encoding lacks", async () => {
+    await using database = await open({ encoding: "SQL_ASCII" });
+    const { db, port } = database;
+    await install(db);
+    await createSlot(db);
+    await port.execute("create table todos (id int primary key, data json)");
+    await track(db, "todos", { capture: "wal" });
+    await port.execute(`insert into todos values (1, '{"a": 1}'), (2, E'{"a": "\\\\u00e9"}'), (3, null)`);
+    await runWorker({ source: database.url, once: true }).finished;
+    expect((await seen(port)).map((change) => change.key)).toEqual(["1", "3"]);
+    // 0A000, from PostgreSQL 16 on 22P05.
+    expect(await port.query(`select count(*)::int as count from ${BEMI}.set_aside`)).toEqual([{ count: 1 }]);
+  });
+
   test("takes vectors of numbers for the arrays that they are", async () => {
     await using database = await open();
     const { db, port } = database;

@@ -140,10 +140,15 @@ async function takeIn(
   }
 }
 
-/** Whether it is the log that says no, rather than the connection, the server or a lock. */
+/**
+ * Whether it is the log that says no, rather than the connection, the server or a lock. A database in SQL_ASCII has no
+ * conversion for an escape in JSON, which is a feature that is not supported.
+ */
 export function isDataError(error: unknown): boolean {
   const state = sqlstateOf(error);
-  return state !== undefined && (/^(?:22|23)/.test(state) || state === SQLSTATE.programLimitExceeded);
+  return state !== undefined &&
+    (/^(?:22|23)/.test(state) || state === SQLSTATE.programLimitExceeded ||
+      state === SQLSTATE.featureNotSupported);
 }
 
 /** Whether another worker, or a lock, stands in the way: waiting helps. */

@@ -8,6 +8,8 @@ export interface Circumstances {
   readonly isOverlapping: boolean;
   /** Columns that were generated at some time, which the WAL has not before PostgreSQL 18. */
   readonly generated: ReadonlySet<string>;
+  /** Tables that a foreign key's cascade writes: in the WAL, without the client's statement. */
+  readonly cascaded: ReadonlySet<string>;
   /** By table, columns whose change alone records nothing. */
   readonly ignored: ReadonlyMap<string, readonly string[]>;
 }
@@ -154,9 +156,13 @@ function normalise(name: LaneName, rows: readonly Row[], circumstances: Circumst
     const ignored = ignoredOf(row, circumstances);
     return row.operation !== "UPDATE" || without(row.before, ignored) !== without(row.after, ignored);
   });
-  const comparable = circumstances.version < 18
-    ? own.map((row) => withoutGenerated(row, circumstances))
-    : [...own];
+  const comparable =
+    (circumstances.version < 18 ? own.map((row) => withoutGenerated(row, circumstances)) : own)
+      .map((row) =>
+        circumstances.cascaded.has(row.table.slice(0, 2)) && ["UPDATE", "DELETE"].includes(row.operation)
+          ? { ...row, context: row.context && without(row.context, ["SQL"]) }
+          : row
+      );
   // What is renamed counts from there on in the WAL, and not from the commit.
   return circumstances.isOverlapping
     ? comparable.map((row) => ({ ...row, schema: row.schema.replace(/x+$/, "") }))

@@ -9,11 +9,13 @@ export interface Place {
   readonly values: Map<string, readonly string[]>;
 }
 
-export function newPlace(version: number): Place {
+export function newPlace(version: number, encoding: string): Place {
   const values = new Map<string, readonly string[]>();
   for (const [name, type] of Object.entries(COLUMN_TYPES)) {
-    values.set(name, type.values);
-    values.set(`${name}[]`, arraysOf(type.values, type.sql));
+    // An escape that the encoding lacks is none that jsonb can hold.
+    const own = encoding === "UTF8" ? type.values : type.values.filter((value) => !value.includes("\\u"));
+    values.set(name, own);
+    values.set(`${name}[]`, arraysOf(own, type.sql));
   }
   values.set("int4[]", [...values.get("int4[]") ?? [], "'[0:1]={7,8}'"]);
   return { version, values };

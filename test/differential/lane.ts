@@ -37,6 +37,7 @@ export interface Lane extends AsyncDisposable {
   /** For looking in, beside the application's session. */
   readonly inspect: Database;
   readonly version: number;
+  readonly encoding: string;
   /** The application's session, while there is one. */
   readonly session: Database;
   /** Begins a session of the application's. */
@@ -137,6 +138,7 @@ export async function openLane(
   };
   return {
     name,
+    encoding,
     inspect,
     get session() {
       if (!session) throw new Error("No session");
@@ -240,6 +242,7 @@ export async function openPgliteLane(name: LaneName): Promise<Lane> {
   };
   return {
     name,
+    encoding: "UTF8",
     inspect,
     session: inspect,
     version: Math.floor(Number(shown?.version) / 10000),

@@ -61,6 +61,9 @@ export async function runBatch(world: World, scenarios: readonly Scenario[]): Pr
             version: plain.version,
             isOverlapping: run.isOverlapping,
             generated: run.generated,
+            cascaded: new Set(
+              run.scenario.tables.flatMap(({ kind }, i) => kind === "child" ? [`t${i}`] : []),
+            ),
             ignored: new Map([...trackOptions(run.scenario)].map(([table, { ignore }]) => [table, ignore])),
           },
         ),
@@ -80,7 +83,7 @@ function otherResults(run: Run, expected: readonly string[], name: LaneName): st
 /** Writes a scenario down as SQL by running it where the oracle is. */
 async function compose(plain: Lane, scenario: Scenario): Promise<Run> {
   const prefix = `s${++counter}z`;
-  const place = newPlace(plain.version);
+  const place = newPlace(plain.version, plain.encoding);
   const run: Run = {
     scenario,
     prefix,
