@@ -6,6 +6,8 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { trackAll } from "../src/install/mod.ts";
 import { onEachServer, type TestDatabase } from "./support/databases.ts";
 import { seen, TODOS } from "./support/todos.ts";
+// @ts-expect-error plain JavaScript, as it runs before anything is built
+import { tool } from "./tools/install.mjs";
 
 const root = fileURLToPath(new URL("../", import.meta.url));
 const readme = readFileSync(join(root, "README.md"), "utf8");
@@ -57,8 +59,15 @@ async function shell(code: string, database: TestDatabase, env: Record<string, s
     const [, statement] = /^psql "\$DATABASE_URL" -c "(.*)"$/.exec(line) ?? [];
     const [, command, rest = "", pipe] =
       /^npx (bemi|bemi-poll)((?: [^|]+)*?)( \| psql "\$DATABASE_URL")?$/.exec(line) ?? [];
+    const [, runtime, args = ""] = /^(deno|bun)((?: run -A)? dist\/src\/cli\/[^|]+)$/.exec(line) ?? [];
     if (statement) await database.port.execute(statement);
-    else if (command) {
+    else if (runtime) {
+      const executable = (tool as (name: string) => string)(runtime);
+      const options = { cwd: root, encoding: "utf8", env, timeout: 60_000 } as const;
+      const { status, stdout, stderr } = spawnSync(executable, args.split(" ").filter(Boolean), options);
+      expect(status, `${line}\n${stdout}${stderr}`).toBe(0);
+      output += stdout;
+    } else if (command) {
       const { status, stdout, stderr } = spawnSync(
         process.execPath,
         [`dist/src/cli/${command === "bemi" ? "bin" : "bin-poll"}.js`, ...rest.split(" ").filter(Boolean)],
