@@ -2,7 +2,8 @@ import postgres from "postgres";
 import { afterAll, beforeAll, describe, expect, inject, test, vi } from "vitest";
 import { connect } from "../src/database/connect.ts";
 import type { WorkerEvent } from "../src/worker/mod.ts";
-import { BEMI, createSlot, install, runWorker, track } from "./support/installation.ts";
+import { openStream } from "../src/worker/stream.ts";
+import { BEMI, createSlot, install, OWN_NAME, runWorker, track } from "./support/installation.ts";
 import { type Server, startServer } from "./support/servers.ts";
 
 /** Seconds after which a walsender takes a silent client for dead. */
@@ -111,6 +112,8 @@ describe.each(inject("servers").map(({ version }) => [version]))(
 
     test("auto reads in bulk while it is far behind, streams when it is near, and changes over losing and repeating nothing", async () => {
       const { url, sql } = await database("far");
+      // A server that ends nothing by itself: what the worker leaves, it has to close.
+      await sql.unsafe("alter database far set wal_sender_timeout = 0");
       const events: WorkerEvent[] = [];
       await insert(sql, 0, 120_000, "'todo'");
       await using worker = runWorker({
@@ -127,7 +130,8 @@ describe.each(inject("servers").map(({ version }) => [version]))(
       await expectAll(sql, 120_000);
       await whileBlocked(sql, async () => {
         const startedAt = performance.now();
-        await insert(sql, 120_000, 240_000, "'todo'");
+        // So much that the connection is clogged when the worker leaves it.
+        await insert(sql, 120_000, 200_000, "repeat('x', 1000)");
         // The stream is looked after once a second.
         await vi.waitFor(() => expect(performance.now() - startedAt).toBeGreaterThan(1500), {
           timeout: 10_000,
@@ -137,10 +141,37 @@ describe.each(inject("servers").map(({ version }) => [version]))(
         timeout: 120_000,
       });
       await vi.waitFor(() => expect(reading().at(-1)).toBe(stream), { timeout: 120_000 });
-      await insert(sql, 240_000, 241_000, "'todo'");
-      await expectAll(sql, 241_000);
+      await insert(sql, 200_000, 201_000, "'todo'");
+      await expectAll(sql, 201_000);
       expect(events.filter(({ kind }) => kind === "retry" || kind === "gap")).toEqual([]);
       await worker.stop();
+      await sql.end();
+    });
+
+    test("a stream that is left while the server has more to send lets go of the slot", async () => {
+      const { url, sql } = await database("clogged");
+      // A server that ends nothing by itself: what is left, the worker has to close.
+      await sql.unsafe("alter database clogged set wal_sender_timeout = 0");
+      const [row] = await sql.unsafe<{ slot: string }[]>(`select ${BEMI}.slot_name() as slot`);
+      await insert(sql, 0, 40_000, "repeat('x', 1000)");
+      const { signal } = new AbortController();
+      const stream = await openStream(url, {
+        slot: row?.slot ?? "",
+        publication: OWN_NAME,
+        statusInterval: 1000,
+        signal,
+      });
+      const waits = async (): Promise<string | undefined> =>
+        (await sql.unsafe<{ wait_event: string }[]>(
+          `select wait_event from pg_stat_activity a join pg_replication_slots s on s.active_pid = a.pid where s.slot_name = $1`,
+          [row?.slot ?? ""],
+        ))[0]?.wait_event;
+      // Nothing is taken of it.
+      await vi.waitFor(async () => expect(await waits()).toMatch(/WalSenderWriteData|ClientWrite/), {
+        timeout: 30_000,
+      });
+      await stream[Symbol.asyncDispose]();
+      await vi.waitFor(async () => expect(await waits()).toBeUndefined(), { timeout: 30_000 });
       await sql.end();
     });
   },

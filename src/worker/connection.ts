@@ -14,7 +14,7 @@ import { isWorkerd } from "./workerd.ts";
 export async function openConnection(
   target: string | object,
   settings: Readonly<Record<string, string>> = {},
-  watch?: SocketWatch,
+  watch?: Pick<SocketWatch, "opened">,
 ): Promise<WorkerSql> {
   const { default: postgres } = await import("postgres").catch((error: unknown) => {
     throw new BemiError("missing_package", "The worker needs the package postgres", {

@@ -1,4 +1,5 @@
 import { Buffer } from "node:buffer";
+import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { quoteIdentifier, quoteLiteral } from "../identifiers.ts";
 import { openConnection } from "./connection.ts";
@@ -52,11 +53,18 @@ interface Batch {
  * @throws what the server says to START_REPLICATION: `55006` where another worker has the slot
  */
 export async function openStream(target: string | object, options: StreamOptions): Promise<WalStream> {
-  const sql = await openConnection(
-    target,
-    { replication: "database", ...VALUE_SETTINGS },
-    options.sockets,
-  );
+  let socket: Socket | undefined;
+  const sql = await openConnection(target, { replication: "database", ...VALUE_SETTINGS }, {
+    opened: (opened) => {
+      socket = opened;
+      options.sockets?.opened(opened);
+    },
+  });
+  // A server that has more to send than was read waits for ever, and keeps the slot: half closed is not enough for it.
+  const end = async (): Promise<void> => {
+    await sql.end({ timeout: 0 });
+    socket?.destroySoon();
+  };
   try {
     const query = sql.unsafe(
       `START_REPLICATION SLOT ${
@@ -65,9 +73,9 @@ export async function openStream(target: string | object, options: StreamOptions
         quoteLiteral(quoteIdentifier(options.publication))
       }, messages 'true')`,
     ) as { writable(): Promise<Duplex> };
-    return receive(await query.writable(), options, () => sql.end({ timeout: 0 }));
+    return receive(await query.writable(), options, end);
   } catch (error) {
-    await sql.end({ timeout: 0 });
+    await end();
     throw error;
   }
 }
