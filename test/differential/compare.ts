@@ -8,6 +8,8 @@ export interface Circumstances {
   readonly isOverlapping: boolean;
   /** Columns that were generated at some time, which the WAL has not before PostgreSQL 18. */
   readonly generated: ReadonlySet<string>;
+  /** Tables whose rows an ALTER or a DROP has changed, of which no path tells. */
+  readonly rewritten: ReadonlySet<string>;
   /** Tables that a foreign key's cascade writes: in the WAL, without the client's statement. */
   readonly cascaded: ReadonlySet<string>;
   /** By table, columns whose change alone records nothing. */
@@ -45,7 +47,12 @@ export function differences(lanes: Lanes, circumstances: Circumstances): string[
   }
   for (const name of names) {
     found.push(
-      ...broken(name, (prepared.get(name) ?? []).filter((row) => ignoredOf(row, circumstances).length === 0)),
+      ...broken(
+        name,
+        (prepared.get(name) ?? []).filter((row) =>
+          ignoredOf(row, circumstances).length === 0 && !circumstances.rewritten.has(row.table.slice(0, 2))
+        ),
+      ),
     );
   }
   return found;

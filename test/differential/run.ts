@@ -61,6 +61,13 @@ export async function runBatch(world: World, scenarios: readonly Scenario[]): Pr
             version: plain.version,
             isOverlapping: run.isOverlapping,
             generated: run.generated,
+            rewritten: new Set(
+              run.statements.flatMap(({ sql }) =>
+                /^(?:alter table \w+\.(t\d)\w* (?:drop column|alter column .* type)|drop table \w+\.(t\d))/
+                  .exec(sql)
+                  ?.slice(1, 3).filter((name) => name !== undefined) ?? []
+              ),
+            ),
             cascaded: new Set(
               run.scenario.tables.flatMap(({ kind }, i) => kind === "child" ? [`t${i}`] : []),
             ),

@@ -1,0 +1,139 @@
+// npx tsx test/differential/faults.ts [--server 18] [--runs 24] [--only N]
+// Puts one deliberate fault at a time into a copy of the sources, and sees whether the differential suite finds it.
+import { spawnSync } from "node:child_process";
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+
+interface Fault {
+  readonly what: string;
+  readonly file: string;
+  readonly from: string;
+  readonly to: string;
+}
+
+const FAULTS: readonly Fault[] = [
+  {
+    what: "converter: a time zone's offset stays as PostgreSQL prints it",
+    file: "src/worker/values.ts",
+    from: "T${text.slice(11)}:00",
+    to: "T${text.slice(11)}",
+  },
+  {
+    what: "converter: a number with an exponent stays one",
+    file: "src/worker/values.ts",
+    from: 'return text === "-0" ? "0" : text;',
+    to: "return text;",
+  },
+  {
+    what: "converter: an array's own bounds are read as elements",
+    file: "src/worker/values.ts",
+    from: 'text.startsWith("[") ? text.indexOf("=") + 1 : 0',
+    to: "0",
+  },
+  {
+    what: "stitcher: a row takes any message of its table",
+    file: "src/worker/stitch.ts",
+    from: ".filter((known) => known.operation !== operation)",
+    to: ".filter(() => false)",
+  },
+  {
+    what: "stitcher: a partition's move stays a DELETE and an INSERT",
+    file: "src/worker/stitch.ts",
+    from: 'attributed?.operation === "UPDATE" ? moves',
+    to: 'attributed?.operation === "NEVER" ? moves',
+  },
+  {
+    what: "stitcher: a table goes by the name that PostgreSQL sent",
+    file: "src/worker/table.ts",
+    from: "this.facts?.isNoted ? this.facts.name : this.relation.name",
+    to: "this.relation.name",
+  },
+  {
+    what: "triggers: the context is the one at the end of the statement",
+    file: "sql/000004_trigger_capture.sql",
+    from: "\"bemi\".begun_context(tg_relid, case when v_is_move then 'UPDATE' else tg_op end)",
+    to: "current_setting('bemi.context', true)",
+  },
+  {
+    what: "triggers: the session's DateStyle is what dates are written in",
+    file: "sql/000004_trigger_capture.sql",
+    from: "set timezone = 'UTC' set datestyle = 'ISO, MDY'",
+    to: "",
+  },
+  {
+    what: "writer: a key's former value is lost",
+    file: "src/worker/encode.ts",
+    from: 'change.formerKey === null ? "\\\\N" : escape(change.formerKey)',
+    to: 'change.formerKey === null ? "\\\\N" : "\\\\N"',
+  },
+  {
+    what: "writer: a backslash is not escaped",
+    file: "src/worker/encode.ts",
+    from: 'text.includes("\\\\") || text',
+    to: "text",
+  },
+];
+
+const { values } = parseArgs({
+  options: {
+    server: { type: "string", default: "18" },
+    runs: { type: "string", default: "24" },
+    seed: { type: "string", default: "1" },
+    only: { type: "string" },
+  },
+});
+const root = fileURLToPath(new URL("../../", import.meta.url));
+const missed: string[] = [];
+for (const [n, fault] of FAULTS.entries()) {
+  if (values.only !== undefined && n !== Number(values.only)) continue;
+  const found = isFound(fault);
+  if (!found) missed.push(fault.what);
+  console.log(`${n} ${found ? "found" : "MISSED"}  ${fault.what}`);
+}
+process.exit(missed.length === 0 ? 0 : 1);
+
+function isFound({ file, from, to }: Fault): boolean {
+  const folder = mkdtempSync(join(tmpdir(), "bemi-fault-"));
+  try {
+    for (
+      const name of [
+        "src",
+        "sql",
+        "test/differential",
+        "test/support",
+        "test/build",
+        "package.json",
+        "tsconfig.json",
+      ]
+    ) {
+      cpSync(join(root, name), join(folder, name), { recursive: true });
+    }
+    symlinkSync(join(root, "node_modules"), join(folder, "node_modules"));
+    const text = readFileSync(join(folder, file), "utf8");
+    if (!text.includes(from)) throw new Error(`There is no such text in ${file}: ${from}`);
+    writeFileSync(join(folder, file), text.replaceAll(from, () => to));
+    run(folder, ["test/build/generate-sql.mjs"]);
+    const { server, runs, seed } = values;
+    const { status, stdout } = run(folder, [
+      "node_modules/tsx/dist/cli.mjs",
+      "test/differential/main.ts",
+      ...["--server", server, "--runs", runs, "--seed", seed, "--fresh", "--shrink-seconds", "0"],
+    ]);
+    // A failure to run at all is no find.
+    return status === 1 && stdout.includes("FAILED on");
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+function run(cwd: string, args: readonly string[]): { status: number | null; stdout: string } {
+  return spawnSync(process.execPath, args, {
+    cwd,
+    encoding: "utf8",
+    maxBuffer: 1 << 28,
+  });
+}
