@@ -1,4 +1,4 @@
-// npx tsx test/differential/faults.ts [--server 18] [--runs 24] [--only N]
+// npx tsx test/differential/faults.ts [--server 18] [--runs 60] [--only N]
 // Puts one deliberate fault at a time into a copy of the sources, and sees whether the differential suite finds it.
 import { spawnSync } from "node:child_process";
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
@@ -81,7 +81,7 @@ const FAULTS: readonly Fault[] = [
 const { values } = parseArgs({
   options: {
     server: { type: "string", default: "18" },
-    runs: { type: "string", default: "24" },
+    runs: { type: "string", default: "60" },
     seed: { type: "string", default: "1" },
     only: { type: "string" },
   },

@@ -167,6 +167,10 @@ const SETTINGS: readonly (readonly [name: string, value: string])[] = [
   ["default_transaction_isolation", "serializable"],
   ["plan_cache_mode", "force_generic_plan"],
   ["synchronous_commit", "off"],
+  ["plpgsql.variable_conflict", "use_column"],
+  ["plpgsql.extra_errors", "all"],
+  ["transform_null_equals", "on"],
+  ["backslash_quote", "off"],
 ];
 
 const pick = fc.nat(9999);
