@@ -27,6 +27,9 @@ export function openDeadline({ milliseconds, explain, log }: DeadlineOptions): D
   const end = Date.now() + milliseconds;
   const wait = async <R>(what: string, promise: Promise<R> | R, atMost = Infinity): Promise<R> => {
     let timer: ReturnType<typeof setTimeout> | undefined;
+    const slow = setTimeout(() => {
+      void explain().catch(String).then((said) => log(`still waiting for ${what}\n${said}`));
+    }, 2 * SLOW);
     const startedAt = Date.now();
     const late = new Promise<never>((_, fail) => {
       timer = setTimeout(() => {
@@ -40,6 +43,7 @@ export function openDeadline({ milliseconds, explain, log }: DeadlineOptions): D
       return await Promise.race([promise, late]);
     } finally {
       clearTimeout(timer);
+      clearTimeout(slow);
       const took = Date.now() - startedAt;
       if (took > SLOW) log(`waited ${Math.round(took / 1000)} s for ${what}`);
     }
