@@ -114,6 +114,29 @@ onEachServer("polling on a schedule", (open) => {
     expect(await seen(database.port)).toEqual([]);
   });
 
+  test("tables that changed long ago, or were truncated, are asked about once, not at each place where it is read", async () => {
+    await using database = await open();
+    await todos(database);
+    await database.db.unsafe(`do $$ begin
+      execute format('alter database %I set track_functions = "all"', current_database()); end $$`);
+    for (let i = 0; i < 15; i++) {
+      await database.db.unsafe(`alter table todos add column c${i} int default ${i}`);
+      await database.db.unsafe("insert into todos (task) values ('a')");
+      await database.db.unsafe("truncate todos");
+    }
+    expect(await poll({ source: database.url })).toMatchObject({ written: 30, isCaughtUp: true });
+    const images = (await seen(database.port)).flatMap((change) =>
+      change.operation === "CREATE" ? [Object.keys(change.after ?? {}).length] : []
+    );
+    expect(images).toEqual(Array.from({ length: 15 }, (_, i) => 3 + i));
+    await vi.waitFor(async () => {
+      const [row] = await database.db<{ calls: number }[]>`
+        select sum(calls)::int as calls from pg_stat_user_functions where funcname = 'read_tables'`;
+      expect(row?.calls).toBeGreaterThan(0);
+      expect(row?.calls).toBeLessThan(6);
+    }, 20_000);
+  });
+
   test("what keeps it from working is thrown, with the remedy", async () => {
     await using database = await open();
     await expect(poll({ source: database.url })).rejects.toMatchObject({ code: "schema_missing" });

@@ -72,8 +72,14 @@ export async function openIntake(options: IntakeOptions): Promise<Intake> {
   const relations = new Set<number>();
   const typesInUse = new Set<number>();
 
-  // At their place in the WAL: what was written before is read by what was true then.
+  let xid = 0;
+  // What is known was asked for when every transaction below it had ended.
+  let horizon: number | undefined;
+  // At their place in the WAL: what was written before is read by what was true then. What is behind, as while it
+  // catches up, and after TRUNCATE, which has PostgreSQL describe a relation again, is known without being asked anew.
   const refresh = async (): Promise<void> => {
+    if (horizon !== undefined && isBefore(xid, horizon)) return stitch.refresh();
+    horizon = await oldestTransaction(source);
     types.forget();
     await types.load([...typesInUse]);
     tables = await readTableHistory(source);
@@ -100,6 +106,7 @@ export async function openIntake(options: IntakeOptions): Promise<Intake> {
     for (const [lsn, data] of messages) {
       count++;
       const message = decode(data);
+      if (message.kind === "begin") xid = message.xid;
       if (isChangeOfSchema(message)) await refresh();
       switch (message.kind) {
         case "begin":
@@ -153,6 +160,19 @@ export async function openIntake(options: IntakeOptions): Promise<Intake> {
       return isNotified;
     },
   };
+}
+
+/** Below its number, of 32 bits, no transaction runs any more. */
+async function oldestTransaction({ db }: Source): Promise<number> {
+  const [row] = await db.query<{ xmin: string }>(
+    "select pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text as xmin",
+  );
+  return Number(BigInt.asUintN(32, BigInt(row?.xmin ?? "0")));
+}
+
+/** Of two transactions' numbers, which begin again after 2³² (PostgreSQL documentation, 25.1.5). */
+function isBefore(xid: number, other: number): boolean {
+  return ((xid - other) | 0) < 0;
 }
 
 /** 2000-01-01, where PostgreSQL's clock begins, in milliseconds since 1970. */
