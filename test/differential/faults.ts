@@ -23,7 +23,7 @@ const FAULTS: readonly Fault[] = [
     to: "T${text.slice(11)}",
   },
   {
-    what: "converter: a number with an exponent stays one",
+    what: "converter: a negative zero keeps its sign, which jsonb does not",
     file: "src/worker/values.ts",
     from: 'return text === "-0" ? "0" : text;',
     to: "return text;",
