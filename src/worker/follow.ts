@@ -19,6 +19,9 @@ export interface FollowOptions {
 /** Changes that one transaction of the destination may hold, to be exceeded by no more than the last of the source. */
 const WRITE_LIMIT = 50_000;
 
+/** How long the log waits for what has come, while more and more comes, in milliseconds. */
+const WRITE_INTERVAL = 500;
+
 /** How often the slot is looked at, and let go of what is in the log, in milliseconds. */
 const CHECK_INTERVAL = 1000;
 
@@ -62,11 +65,13 @@ export async function follow(
       }
     } else {
       const before = intake.transactions;
+      const due = Date.now() + WRITE_INTERVAL;
       const counts = await write(link, false, async (writer) => {
         for (;;) {
           await intake.consume(batch, writer);
           await writer.flush();
-          if (!intake.isInTransaction && (!stream.isWaiting || writer.written >= WRITE_LIMIT)) break;
+          const isEnough = !stream.isWaiting || writer.written >= WRITE_LIMIT || Date.now() >= due;
+          if (!intake.isInTransaction && isEnough) break;
           // The rest of a transaction under way comes for sure: unlike at its start, stopping has to wait.
           batch = await stream.next(CHECK_INTERVAL);
         }

@@ -30,7 +30,9 @@ export async function streamSlot(work: Work): Promise<"done" | "far-behind"> {
     });
   } catch (error) {
     const code = codeOf(error);
-    const isElsewhere = code === SQLSTATE.objectInUse || isTransient(code) && !/^(?:08P01|53)/.test(code);
+    // Taken by another worker, gone since it was looked at: the next session sees to it.
+    const isElsewhere = code === SQLSTATE.objectInUse || code === SQLSTATE.undefinedObject ||
+      isTransient(code) && !/^(?:08P01|53)/.test(code);
     throw isElsewhere ? error : new StreamRefused(code, error);
   }
   try {
