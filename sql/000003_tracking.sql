@@ -117,9 +117,11 @@ $$;
 -- The triggers that belong to this installation: their functions are in its schema. Names begin with `!`, to sort and
 -- so to fire ahead of the application's own; a second installation, in another schema, has names of its own.
 create view "bemi".own_triggers as
-  select t.tgrelid::regclass as relation, t.tgname as name, t.tgenabled as enabled, t.tgparentid <> 0 as is_cloned, t.tgtype as events
+  select t.tgrelid::regclass as relation, t.tgname as name, t.tgenabled as enabled, t.tgparentid <> 0 as is_cloned, t.tgtype as events,
+    t.tgisinternal as is_internal
   from pg_trigger t join pg_proc p on p.oid = t.tgfoid
-  where p.pronamespace = '"bemi"'::regnamespace and not t.tgisinternal;
+  -- To PostgreSQL 14 what a partition has from its root is internal.
+  where p.pronamespace = '"bemi"'::regnamespace and (not t.tgisinternal or t.tgparentid <> 0);
 
 create function "bemi".trigger_name(a_purpose text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -229,7 +231,10 @@ begin
     v_changed := true;
   end loop;
   for v_trigger in
-    select o.name from "bemi".own_triggers o where o.relation = a_relation and o.enabled <> 'A'
+    select o.name from "bemi".own_triggers o
+    where o.relation = a_relation and o.enabled <> 'A'
+      -- Which a superuser alone may do, and before PostgreSQL 15 nobody else may set the role that it is about.
+      and (not o.is_internal or (select rolsuper from pg_roles where rolname = current_user))
   loop
     -- ALWAYS: session_replication_role = replica must not switch tracking off.
     execute format('alter table only %s enable always trigger %I', a_relation, v_trigger.name);

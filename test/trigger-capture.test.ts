@@ -421,6 +421,22 @@ onEachDatabase("trigger capture", (open, server) => {
     expect(await story(database.port)).toEqual(["CREATE todos 1"]);
   });
 
+  test("nor for partitions that are captured by row, attached later ones included", async () => {
+    await using database = await open();
+    const { port } = database;
+    await tracking(
+      database,
+      `create table parts (id int primary key, twice int generated always as (id * 2) stored) partition by range (id);
+      create table parts_low partition of parts for values from (0) to (10)`,
+      "parts",
+    );
+    await port.execute("create table parts_high partition of parts for values from (10) to (20)");
+    await port.transaction((tx) =>
+      tx.execute("set local session_replication_role = replica; insert into parts values (1), (11)")
+    );
+    expect(await story(port)).toEqual(["CREATE parts 1", "CREATE parts 11"]);
+  });
+
   test("a table renamed, altered, dropped and made again keeps being told apart", async () => {
     await using database = await open();
     await tracking(database, "create table todos (id int primary key, task text)", "todos");
