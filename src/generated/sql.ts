@@ -429,7 +429,7 @@ begin
 end
 $$;
 ` },
-  { version: 3, name: "tracking", sql: `-- Which tables are tracked, and how: track(), untrack(), reconcile(), and an event trigger that keeps up with DDL.
+  { version: 3, name: "tracking", sql: `-- Which tables are tracked, and how: track(), untrack(), and the triggers of each.
 
 -- regclass, since it survives dump and restore by name where a plain OID does not.
 create table "bemi".tracked_tables (
@@ -858,6 +858,8 @@ begin
   perform set_config('bemi.reconciling', '', true);
 end
 $$;
+` },
+  { version: 4, name: "ddl", sql: `-- Keeping up with DDL: event triggers that follow what a command can have touched, and never fail it.
 
 -- The tables whose triggers or facts may have to change when relations or types did: the relations themselves, what has
 -- columns of those types or of the relations' row types, and what inherits from any of them, or they from it.
@@ -1144,7 +1146,7 @@ $$;
 
 select "bemi".follow_ddl();
 ` },
-  { version: 4, name: "trigger_capture", sql: `-- Trigger capture: the triggers of a tracked table write the log themselves, in the transaction of the change.
+  { version: 5, name: "trigger_capture", sql: `-- Trigger capture: the triggers of a tracked table write the log themselves, in the transaction of the change.
 -- Names are prefixed, and rows converted as to_jsonb(alias.*), because a user's column called like an alias would win.
 
 -- What the changes of one statement have in common.
@@ -1599,7 +1601,7 @@ begin
 end
 $$;
 ` },
-  { version: 5, name: "wal_capture", sql: `-- WAL capture: the application's write puts its context into the Write-Ahead Log, ahead of the rows that PostgreSQL
+  { version: 6, name: "wal_capture", sql: `-- WAL capture: the application's write puts its context into the Write-Ahead Log, ahead of the rows that PostgreSQL
 -- writes there anyway. A worker decodes both.
 
 -- Messages are in UTF-8, whatever the database's encoding. Where that is unknown (SQL_ASCII) the bytes go as they are:
@@ -1974,6 +1976,8 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select "bemi".own_name() || '_' || oid from pg_database where datname = current_database()
 $$;
+` },
+  { version: 7, name: "worker", sql: `-- What the worker remembers: checkpoints, gaps, and changes that the log refused.
 
 -- Up to where a source is in the log, written with the rows: the only memory of the worker.
 create table "bemi".checkpoints (
@@ -2148,7 +2152,7 @@ begin
 end
 $$;
 ` },
-  { version: 6, name: "baseline", sql: `-- Baseline: the rows that are there when a table comes to be tracked, as SNAPSHOT changes, while the application works.
+  { version: 8, name: "baseline", sql: `-- Baseline: the rows that are there when a table comes to be tracked, as SNAPSHOT changes, while the application works.
 -- A chunk locks its rows FOR SHARE: who wrote one before has committed, and who writes one later waits for the chunk's
 -- commit. So a SNAPSHOT stands where it belongs in the history of its key, in the log as in the WAL.
 
@@ -2295,7 +2299,7 @@ as $$
   from unnest(a_columns) with ordinality as k (name, n) join pg_attribute a on a.attrelid = a_relation and a.attname = k.name
 $$;
 ` },
-  { version: 7, name: "history", sql: `-- Reading the log: what a table, a row, a column was called, and every change of one row.
+  { version: 9, name: "history", sql: `-- Reading the log: what a table, a row, a column was called, and every change of one row.
 
 -- A table keeps one number through renames and until it is dropped; the log has only the names of the time.
 create table "bemi".tables (
@@ -2590,7 +2594,7 @@ begin
 end
 $$;
 ` },
-  { version: 8, name: "moments", sql: `-- What is known of a moment: which changes lie before it, and what the log cannot tell.
+  { version: 10, name: "moments", sql: `-- What is known of a moment: which changes lie before it, and what the log cannot tell.
 
 -- A moment in the log: a clock time, or (epoch not NULL) a place in the total order, without the transactions excluded.
 create type "bemi".moment as (at timestamptz, epoch integer, lsn pg_lsn, index bigint, excluded bigint[]);
@@ -2804,7 +2808,7 @@ begin
 end
 $$;
 ` },
-  { version: 9, name: "as_of", sql: `-- The rows of a table, or one of them, as they were at a moment.
+  { version: 11, name: "images", sql: `-- The rows of a table, or one of them, as they were at a moment.
 
 -- The primary key of a row as the log writes it, as an expression over the alias bemi_row.
 create function "bemi".key_expression(a_keys text[]) returns text
@@ -3151,6 +3155,8 @@ begin
   return a_image;
 end
 $$;
+` },
+  { version: 12, name: "as_of", sql: `-- Today's rows of what was: tables, or one row, as of a time or a transaction.
 
 -- Says of the rows of a table at a moment what they do not: columns that came or went since, what a worker has yet to read.
 create function "bemi".remark_as_of(a_relation regclass, a_moment "bemi".moment) returns void
@@ -3359,7 +3365,7 @@ begin
 end
 $$;
 ` },
-  { version: 10, name: "revert", sql: `-- Reverting: what the catalog says today of a table that the log tells of, and how images compare with rows.
+  { version: 13, name: "revert", sql: `-- Reverting: what the catalog says today of a table that the log tells of, and how images compare with rows.
 -- Nothing here writes: the statements of a revert are made by the client, and run with the rights of who reverts.
 
 -- Whether values of a type hold json, whose spelling (order, repeated keys, spaces) jsonb does not keep.
@@ -3541,7 +3547,7 @@ as $$
   where m.present <> m.name
 $$;
 ` },
-  { version: 11, name: "reconcile", sql: `-- Reconciliation: after a gap, what differs between the log's last image of a key and the live row becomes a change.
+  { version: 14, name: "reconcile", sql: `-- Reconciliation: after a gap, what differs between the log's last image of a key and the live row becomes a change.
 -- Live rows go through the WAL, as those of a baseline do, so that each is compared at its place in the history of its
 -- key, by the worker, when all that was written before is in the log. The log may be in another database.
 

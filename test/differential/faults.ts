@@ -54,13 +54,13 @@ const FAULTS: readonly Fault[] = [
   },
   {
     what: "triggers: the context is the one at the end of the statement",
-    file: "sql/000004_trigger_capture.sql",
+    file: "sql/000005_trigger_capture.sql",
     from: "\"bemi\".begun_context(tg_relid, case when v_is_move then 'UPDATE' else tg_op end)",
     to: "current_setting('bemi.context', true)",
   },
   {
     what: "triggers: the session's DateStyle is what dates are written in",
-    file: "sql/000004_trigger_capture.sql",
+    file: "sql/000005_trigger_capture.sql",
     from: "set timezone = 'UTC' set datestyle = 'ISO, MDY'",
     to: "",
   },
