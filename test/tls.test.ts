@@ -174,12 +174,17 @@ describe.each(inject("servers").map(({ version }) => [version]))("TLS with Postg
     const events: WorkerEvent[] = [];
     const source = url({ sslmode: "verify-full", sslrootcert: files.ca });
     await using worker = runWorker({ source, mode, log: (event) => events.push(event) });
+    await vi.waitFor(
+      () => expect(events).toContainEqual(expect.objectContaining({ kind: "reading", mode })),
+      {
+        timeout: 20_000,
+      },
+    );
     const before = (await seen(connect(sql))).length;
     await sql`insert into todos (task) values (${mode})`;
     await vi.waitFor(async () => expect(await seen(connect(sql))).toHaveLength(before + 1), {
       timeout: 20_000,
     });
-    expect(events).toContainEqual(expect.objectContaining({ kind: "reading", mode }));
     const backends = await sql<{ backend_type: string; ssl: boolean }[]>`
       select backend_type, ssl from pg_stat_activity join pg_stat_ssl using (pid) where application_name = 'bemi worker'`;
     expect(backends.map(({ ssl }) => ssl)).not.toContain(false);

@@ -63,6 +63,14 @@ export async function openOn(
 ): Promise<TestDatabase & { url: string; db: postgres.Sql }> {
   const server = inject("servers").find((candidate) => candidate.version === version);
   if (!server) throw new Error(`No server ${version} in this run`);
+  return await openIn(server, options);
+}
+
+/** A fresh database on a server; `url` ends where the database's name begins. */
+export async function openIn(
+  server: { readonly version: string; readonly url: string },
+  options: DatabaseOptions = {},
+): Promise<TestDatabase & { url: string; db: postgres.Sql }> {
   const name = `test_${process.pid}_${++counter}`;
   const admin = postgres(`${server.url}postgres`, { max: 1, onnotice() {} });
   await admin.unsafe(
@@ -77,7 +85,7 @@ export async function openOn(
   };
   const db = open();
   return {
-    server: version,
+    server: server.version,
     db,
     port: connect(db),
     url,
