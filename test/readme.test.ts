@@ -178,8 +178,14 @@ onEachServer("the README", (open) => {
         await tx.query("select set_config('bemi.context', $1, true)", [JSON.stringify(context)]);
         await tx.execute(sql);
       });
-    const now = async (): Promise<string> =>
-      (await port.query<{ now: string }>("select clock_timestamp()::text as now"))[0]?.now ?? "";
+    // Whole milliseconds, apart from what is before and after: postgres.js makes a Date of a time.
+    const now = async (): Promise<string> => {
+      await port.query("select pg_sleep(0.002)");
+      const [row] = await port.query<{ now: string }>(
+        "select date_trunc('milliseconds', clock_timestamp())::text as now, pg_sleep(0.002)",
+      );
+      return row?.now ?? "";
+    };
     await as(
       { user_id: 1 },
       "insert into lists values (7, 'home'); insert into todos values (42, 7, 'Sleep')",
