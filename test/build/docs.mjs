@@ -1,7 +1,7 @@
 // The API reference, from the docstrings of every subpath that deno.json names, into .cache/docs; with --check it
 // fails on public symbols that have none. TypeScript 7 has no compiler API, which rules TypeDoc out.
 import { spawnSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { mkdirSync, readFileSync } from "node:fs";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { tool } from "../tools/install.mjs";
@@ -18,4 +18,5 @@ function doc(options, subpaths) {
 
 // Types of Hono's own count as private there, as they come from another package.
 if (process.argv.includes("--check")) doc(["--lint"], entries.filter((subpath) => subpath !== "./hono"));
+mkdirSync(`${root}.cache`, { recursive: true });
 doc(["--html", `--name=${name}`, "--output=.cache/docs"], entries);
