@@ -144,6 +144,49 @@ onEachServer("streaming", (open, version) => {
     ]);
   });
 
+  test("a change of schema that is decoded before others can see it is waited for", async () => {
+    const server = await startServer(version, ["fsync=off"]);
+    await using _removed = { [Symbol.asyncDispose]: () => server.remove() };
+    await using database = await openIn({ version, url: server.url("") });
+    const { port, db } = database;
+    await todos(database);
+    await port.execute("create type spot as (x int); create table pins (id int primary key, at spot)");
+    await track(db, "pins", { capture: "wal" });
+    await using _worker = await streaming(database);
+    await port.execute("insert into pins values (1, row(1))");
+    await changes(database, 1);
+    // A commit that waits for a standby is in the WAL, and decoded, and nobody sees it.
+    const wait = async (standby: string): Promise<void> => {
+      await port.execute(`alter system set synchronous_standby_names = '${standby}'`);
+      await port.query("select pg_reload_conf()");
+      await vi.waitFor(async () => {
+        const [row] = await port.query<{ now: string }>(
+          "select current_setting('synchronous_standby_names') as now",
+        );
+        expect(row?.now).toBe(standby);
+      }, { timeout: 10_000 });
+    };
+    await wait("nobody");
+    const altered = database.connect({ max: 1 }).unsafe("alter type spot add attribute y text");
+    altered.catch(() => {});
+    await vi.waitFor(async () => {
+      const [row] = await port.query<{ is_sent: boolean }>(
+        `select (select count(*) from pg_stat_activity where wait_event = 'SyncRep') > 0
+          and sent_lsn >= pg_current_wal_flush_lsn() as is_sent from pg_stat_replication`,
+      );
+      expect(row?.is_sent).toBe(true);
+    }, { timeout: 10_000 });
+    // As much as it takes to ask the catalog too early.
+    await new Promise((done) => setTimeout(done, 300));
+    await wait("");
+    await altered;
+    await port.execute("insert into pins values (2, row(2, 'two'))");
+    expect((await changes(database, 2)).map(({ after }) => after)).toEqual([
+      { id: 1, at: { x: 1 } },
+      { id: 2, at: { x: 2, y: "two" } },
+    ]);
+  });
+
   test("a change that the log cannot hold is set aside, and the stream goes on", async () => {
     await using database = await open();
     await todos(database);

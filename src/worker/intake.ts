@@ -1,3 +1,4 @@
+import { SQLSTATE } from "../database/sqlstate.ts";
 import { BemiError } from "../errors.ts";
 import { decode, type Lsn, type PgoutputMessage, type RawMessage } from "./decode.ts";
 import { type Heartbeat, HEARTBEAT_PREFIX } from "./heartbeat.ts";
@@ -72,14 +73,14 @@ export async function openIntake(options: IntakeOptions): Promise<Intake> {
   const relations = new Set<number>();
   const typesInUse = new Set<number>();
 
-  let xid = 0;
+  let xid: number | undefined;
   // What is known was asked for when every transaction below it had ended.
   let horizon: number | undefined;
   // At their place in the WAL: what was written before is read by what was true then. What is behind, as while it
   // catches up, and after TRUNCATE, which has PostgreSQL describe a relation again, is known without being asked anew.
   const refresh = async (): Promise<void> => {
-    if (horizon !== undefined && isBefore(xid, horizon)) return stitch.refresh();
-    horizon = await oldestTransaction(source);
+    if (xid !== undefined && horizon !== undefined && isBefore(xid, horizon)) return stitch.refresh();
+    horizon = await oldestTransaction(source, xid);
     types.forget();
     await types.load([...typesInUse]);
     tables = await readTableHistory(source);
@@ -106,11 +107,11 @@ export async function openIntake(options: IntakeOptions): Promise<Intake> {
     for (const [lsn, data] of messages) {
       count++;
       const message = decode(data);
-      if (message.kind === "begin") xid = message.xid;
       if (isChangeOfSchema(message)) await refresh();
       switch (message.kind) {
         case "begin":
           isInTransaction = true;
+          xid = message.xid;
           committedAt = Number(message.committedAt / 1000n) + EPOCH;
           beginLsn = message.commitLsn;
           isNew = beginLsn > writer.watermark;
@@ -162,18 +163,35 @@ export async function openIntake(options: IntakeOptions): Promise<Intake> {
   };
 }
 
-/** Below its number, of 32 bits, no transaction runs any more. */
-async function oldestTransaction({ db }: Source): Promise<number> {
-  const [row] = await db.query<{ xmin: string }>(
-    "select pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text as xmin",
-  );
-  return Number(BigInt.asUintN(32, BigInt(row?.xmin ?? "0")));
+/**
+ * Below its number, of 32 bits, no transaction runs any more; nor does `ended`, whose changes others can see: one is
+ * decoded as soon as it is flushed, a moment before that, and long before where it waits for a synchronous standby.
+ *
+ * @throws as where a lock is held, which is tried again
+ */
+async function oldestTransaction({ db }: Source, ended: number | undefined): Promise<number> {
+  for (let pause = 1; pause < VISIBLE_WITHIN; pause *= 2) {
+    const [row] = await db.query<{ snapshot: string }>(
+      "select pg_catalog.pg_current_snapshot()::text as snapshot",
+    );
+    // xmin:xmax:xip_list (PostgreSQL documentation, 9.27.7), of which each number has 64 bits.
+    const [xmin = 0, xmax = 0, ...running] = (row?.snapshot ?? "").split(/[:,]/)
+      .map((number) => Number(BigInt.asUintN(32, BigInt(number))));
+    if (ended === undefined || isBefore(ended, xmax) && !running.includes(ended)) return xmin;
+    await new Promise((done) => setTimeout(done, pause));
+  }
+  throw Object.assign(new Error("A transaction that was flushed does not end"), {
+    code: SQLSTATE.lockNotAvailable,
+  });
 }
 
 /** Of two transactions' numbers, which begin again after 2³² (PostgreSQL documentation, 25.1.5). */
 function isBefore(xid: number, other: number): boolean {
   return ((xid - other) | 0) < 0;
 }
+
+/** How long to wait for a transaction to be seen, in milliseconds, is less than twice this. */
+const VISIBLE_WITHIN = 4096;
 
 /** 2000-01-01, where PostgreSQL's clock begins, in milliseconds since 1970. */
 const EPOCH = 946_684_800_000;
