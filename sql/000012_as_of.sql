@@ -18,10 +18,7 @@ begin
     raise notice 'bemi: columns of % since: %', a_relation, v_names;
   end if;
   if a_moment.epoch is null and (select capture from "bemi".tracked_tables where relation = a_relation) = 'wal' and not pg_is_in_recovery() then
-    select max(c.committed_at) into v_last from (
-      select l.committed_at from "bemi".sources s, lateral (select c.committed_at from "bemi".changes c
-        where c.source_id = s.id order by c.commit_lsn desc, c.transaction_index desc limit 1) as l
-      where s.capture = 'wal') as c;
+    v_last := "bemi".last_from_wal();
     if a_moment.at > coalesce(v_last, '-infinity') then
       select * into v_lag from "bemi".wal_lag();
       if v_lag.bytes is null then

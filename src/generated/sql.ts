@@ -2764,8 +2764,19 @@ as $$
   order by c.updated_at desc nulls last limit 1
 $$;
 
+-- When the last transaction was committed that the log has from the WAL. What was committed before it is in the log: commits
+-- are read in their order.
+create function "bemi".last_from_wal() returns timestamptz
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select max(l.committed_at)
+  from "bemi".sources s, lateral (select c.committed_at from "bemi".changes c where c.source_id = s.id
+    order by c.commit_lsn desc, c.transaction_index desc limit 1) as l
+  where s.capture = 'wal'
+$$;
+
 -- Up to where the log has to have the WAL for what was committed until a time to be in it; NULL where nothing is
--- captured from the WAL, or the log is past that time already: commits are read in their order.
+-- captured from the WAL, or the log is past that time already.
 create function "bemi".wal_target(a_time timestamptz) returns pg_lsn
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -2773,14 +2784,7 @@ begin
   if not exists (select from "bemi".tracked_tables where capture = 'wal') or pg_is_in_recovery() then
     return null;
   end if;
-  if exists (
-    select from "bemi".sources s, lateral (select c.committed_at from "bemi".changes c where c.source_id = s.id
-      order by c.commit_lsn desc, c.transaction_index desc limit 1) as l
-    where s.capture = 'wal' and l.committed_at > a_time)
-  then
-    return null;
-  end if;
-  return pg_current_wal_flush_lsn();
+  return case when "bemi".last_from_wal() > a_time then null else pg_current_wal_flush_lsn() end;
 end
 $$;
 
@@ -3176,10 +3180,7 @@ begin
     raise notice 'bemi: columns of % since: %', a_relation, v_names;
   end if;
   if a_moment.epoch is null and (select capture from "bemi".tracked_tables where relation = a_relation) = 'wal' and not pg_is_in_recovery() then
-    select max(c.committed_at) into v_last from (
-      select l.committed_at from "bemi".sources s, lateral (select c.committed_at from "bemi".changes c
-        where c.source_id = s.id order by c.commit_lsn desc, c.transaction_index desc limit 1) as l
-      where s.capture = 'wal') as c;
+    v_last := "bemi".last_from_wal();
     if a_moment.at > coalesce(v_last, '-infinity') then
       select * into v_lag from "bemi".wal_lag();
       if v_lag.bytes is null then

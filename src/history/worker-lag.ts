@@ -8,8 +8,11 @@ export interface WorkerWait {
   readonly schema: string;
   /** What was committed until then; until now where it is left out. */
   readonly moment?: Moment | undefined;
-  /** At most so many milliseconds; 0 only looks. */
-  readonly wait: number;
+  /**
+   * At most so many milliseconds; 0 only looks.
+   * @default 10000
+   */
+  readonly wait?: number | undefined;
 }
 
 /**
@@ -20,7 +23,7 @@ export interface WorkerWait {
  */
 export async function waitForWorker(
   db: Database,
-  { schema, moment = "infinity", wait }: WorkerWait,
+  { schema, moment = "infinity", wait = 10_000 }: WorkerWait,
 ): Promise<void> {
   const time = timeOf(moment);
   // A change by which a moment is named is in the log, and so is all that was committed before it.

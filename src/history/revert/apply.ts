@@ -40,7 +40,7 @@ export async function revert(
   unit: RevertUnit,
   options: RevertOptions = {},
 ): Promise<RevertResult> {
-  const { schema = DEFAULT_SCHEMA, onConflict = "refuse", wait = 10_000 } = options;
+  const { schema = DEFAULT_SCHEMA, onConflict = "refuse", wait } = options;
   const database = connect(db);
   await requireInstalled(database, schema);
   await waitForWorker(database, { schema, wait });

@@ -70,7 +70,7 @@ export async function planRevert(
   unit: RevertUnit,
   options: RevertOptions = {},
 ): Promise<RevertPlan> {
-  const { schema = DEFAULT_SCHEMA, onConflict = "refuse", wait = 10_000 } = options;
+  const { schema = DEFAULT_SCHEMA, onConflict = "refuse", wait } = options;
   const database = connect(db);
   await requireInstalled(database, schema);
   await waitForWorker(database, { schema, wait });
