@@ -1,11 +1,8 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { gzipSync } from "node:zlib";
-// @ts-expect-error plain JavaScript, as it runs before anything is built
-import { installTools } from "../test/tools/install.mjs";
+import { coreBundleBytes } from "../test/support/core-bundle.ts";
 import { PROCESS_RUNTIMES, runToEnd } from "../test/support/runtimes.ts";
 import { startWorkerd } from "../test/support/workerd.ts";
 import { median, tell } from "./measure.ts";
@@ -30,7 +27,7 @@ export async function edge(): Promise<void> {
   try {
     writeFileSync(join(folder, "package.json"), '{ "type": "module" }');
     writeFileSync(join(folder, "loops.js"), LOOPS);
-    const bytes = await bundle(folder);
+    const bytes = await coreBundleBytes();
     console.log(`\nThe core entry: ${bytes.toLocaleString("en")} bytes, minified and compressed`);
     tell("At the edge", "core entry, minified and compressed", `${bytes.toLocaleString("en")} bytes`);
     const main = join(folder, "main.js");
@@ -61,24 +58,6 @@ function print(runtime: string, added: number, imported = ""): void {
   const figures = `${added.toFixed(2)} µs per request${imported}`;
   console.log(`  ${figures}  ${runtime}`);
   tell("At the edge", `withContext, ${runtime}`, figures);
-}
-
-async function bundle(folder: string): Promise<number> {
-  (installTools as () => void)();
-  const require = createRequire(new URL("../test/tools/package.json", import.meta.url));
-  const { build } = require("esbuild") as {
-    build(options: object): Promise<{ outputFiles: { contents: Uint8Array }[] }>;
-  };
-  const { outputFiles } = await build({
-    entryPoints: [core],
-    bundle: true,
-    minify: true,
-    format: "esm",
-    write: false,
-    external: ["node:async_hooks"],
-    outdir: folder,
-  });
-  return gzipSync(outputFiles[0]?.contents ?? new Uint8Array()).length;
 }
 
 const processScript = (): string => `

@@ -1,14 +1,10 @@
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
+import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { gzipSync } from "node:zlib";
 import { expect, test } from "vitest";
 import { VERSION } from "../src/cli/version.ts";
-// @ts-expect-error plain JavaScript, as it runs before anything is built
-import { installTools } from "./tools/install.mjs";
+import { coreBundleBytes } from "./support/core-bundle.ts";
 
 const root = fileURLToPath(new URL("../", import.meta.url));
 
@@ -157,24 +153,5 @@ test("the tarball holds the built package, its SQL and its papers, and nothing e
 });
 
 test("the core entry is under 4 KB, minified and compressed", async () => {
-  (installTools as () => void)();
-  const require = createRequire(new URL("tools/package.json", import.meta.url));
-  const esbuild = require("esbuild") as {
-    build(options: object): Promise<{ outputFiles: { contents: Uint8Array }[] }>;
-  };
-  const folder = mkdtempSync(join(tmpdir(), "bemi-size-"));
-  try {
-    const { outputFiles } = await esbuild.build({
-      entryPoints: [join(root, "dist/mod.js")],
-      bundle: true,
-      minify: true,
-      format: "esm",
-      write: false,
-      external: ["node:async_hooks"],
-      outdir: folder,
-    });
-    expect(gzipSync(outputFiles[0]?.contents ?? new Uint8Array()).length).toBeLessThan(4096);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+  expect(await coreBundleBytes()).toBeLessThan(4096);
 });

@@ -8,7 +8,7 @@ import { onEachServer, type TestDatabase } from "./support/databases.ts";
 import { install, track } from "./support/installation.ts";
 import { expectIsolation } from "./support/isolation.ts";
 import { type NeonServer, startNeonServer } from "./support/neon-server.ts";
-import type { Writer } from "./support/requests.ts";
+import { overPool } from "./support/requests.ts";
 import { seen, TODOS } from "./support/todos.ts";
 
 const warnings: string[] = [];
@@ -125,28 +125,8 @@ onEachServer("withBemi for Neon's driver", (open) => {
     neonConfig.poolQueryViaFetch = true;
     const bare = new Pool({ connectionString: setup.url, max: 4 });
     const pool = withBemi(bare);
-    const writer = (query: (text: string, values: string[]) => Promise<unknown>): Writer => ({
-      insert: (task) => query("insert into todos (task) values ($1)", [task]),
-      complete: (task) => query("update todos set is_completed = true where task = $1", [task]),
-    });
     try {
-      await expectIsolation(setup.database, {
-        ...writer((text, values) => pool.query(text, values)),
-        refused: (task) => pool.query("insert into todos (task, nothing) values ($1, 1)", [task]),
-        transaction: async (fn) => {
-          const client = await pool.connect();
-          try {
-            await client.query("begin");
-            await fn(writer((text, values) => client.query(text, values)));
-            await client.query("commit");
-          } catch (error) {
-            await client.query("rollback");
-            throw error;
-          } finally {
-            client.release();
-          }
-        },
-      });
+      await expectIsolation(setup.database, overPool(pool));
       // Those that belong to no request went over HTTP.
       expect(setup.server.requests()).toBe(8);
     } finally {

@@ -6,7 +6,7 @@ import { currentContext, mergeContext, onWarning, withContext } from "../mod.ts"
 import { withBemi } from "../src/adapters/pg.ts";
 import { install, track } from "./support/installation.ts";
 import { expectIsolation } from "./support/isolation.ts";
-import type { RequestClient } from "./support/requests.ts";
+import { overPool } from "./support/requests.ts";
 import { onEachServer, type TestDatabase } from "./support/databases.ts";
 import { seen, TODOS } from "./support/todos.ts";
 
@@ -349,7 +349,7 @@ onEachServer("withBemi for pg", (open) => {
 
   test("300 overlapping requests on 4 connections, half of them failing, never mix", async () => {
     await using setup = await setUp(open);
-    await expectIsolation(setup.database, isolationClient(setup.pool));
+    await expectIsolation(setup.database, overPool(setup.pool));
     const left = await Promise.all(
       Array.from(
         { length: 8 },
@@ -422,27 +422,3 @@ onEachServer("withBemi for pg", (open) => {
     expect(syncs).toEqual(["I", "I"]);
   });
 });
-
-function isolationClient(pool: pg.Pool): RequestClient {
-  const writer = (query: (text: string, values: string[]) => Promise<unknown>) => ({
-    insert: (task: string) => query(INSERT, [task]),
-    complete: (task: string) => query("update todos set is_completed = true where task = $1", [task]),
-  });
-  return {
-    ...writer((text, values) => pool.query(text, values)),
-    refused: (task) => pool.query("insert into todos (task, nothing) values ($1, 1)", [task]),
-    transaction: async (fn) => {
-      const client = await pool.connect();
-      try {
-        await client.query("begin");
-        await fn(writer((text, values) => client.query(text, values)));
-        await client.query("commit");
-      } catch (error) {
-        await client.query("rollback");
-        throw error;
-      } finally {
-        client.release();
-      }
-    },
-  };
-}

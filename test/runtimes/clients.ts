@@ -17,6 +17,7 @@ import {
   expectedChanges,
   OUTCOME,
   overlappingRequests,
+  overPool,
   type RequestClient,
   type Writer,
 } from "../support/requests.ts";
@@ -27,10 +28,6 @@ interface Open {
   readonly client: RequestClient;
   end(): Promise<unknown>;
 }
-
-const INSERT = "insert into todos (task) values ($1)";
-const COMPLETE = "update todos set is_completed = true where task = $1";
-const REFUSED = "insert into todos (task, nothing) values ($1, 1)";
 
 /** The clients that the README's table names for every runtime. */
 const CLIENTS: { readonly [name: string]: (url: string) => Open } = {
@@ -43,7 +40,7 @@ const CLIENTS: { readonly [name: string]: (url: string) => Open } = {
     return {
       client: {
         ...writer(sql),
-        refused: (task) => sql.unsafe(REFUSED, [task]).execute(),
+        refused: (task) => sql.unsafe("insert into todos (task, nothing) values ($1, 1)", [task]).execute(),
         transaction: (fn) => sql.begin((tx) => fn(writer(tx))),
       },
       end: () => sql.end({ timeout: 1 }),
@@ -51,25 +48,8 @@ const CLIENTS: { readonly [name: string]: (url: string) => Open } = {
   },
   pg: (url) => {
     const pool = withBemiForPg(new pg.Pool({ connectionString: url, max: 4 }));
-    const writer = (on: pg.Pool | pg.PoolClient): Writer => ({
-      insert: (task) => on.query(INSERT, [task]),
-      complete: (task) => on.query(COMPLETE, [task]),
-    });
-    const transaction = async (fn: (tx: Writer) => Promise<void>): Promise<void> => {
-      const client = await pool.connect();
-      try {
-        await client.query("begin");
-        await fn(writer(client));
-        await client.query("commit");
-      } catch (error) {
-        await client.query("rollback");
-        throw error;
-      } finally {
-        client.release();
-      }
-    };
     return {
-      client: { ...writer(pool), refused: (task) => pool.query(REFUSED, [task]), transaction },
+      client: overPool(pool),
       end: () => pool.end(),
     };
   },

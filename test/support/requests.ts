@@ -10,6 +10,37 @@ export interface RequestClient extends Writer {
   transaction(fn: (tx: Writer) => Promise<void>): Promise<unknown>;
 }
 
+interface Connection {
+  query(text: string, values?: string[]): Promise<unknown>;
+}
+
+/** What requests do through a pool like pg's, transactions on a connection of its own. */
+export function overPool(
+  pool: Connection & { connect(): Promise<Connection & { release(): void }> },
+): RequestClient {
+  const writer = (on: Connection): Writer => ({
+    insert: (task) => on.query("insert into todos (task) values ($1)", [task]),
+    complete: (task) => on.query("update todos set is_completed = true where task = $1", [task]),
+  });
+  return {
+    ...writer(pool),
+    refused: (task) => pool.query("insert into todos (task, nothing) values ($1, 1)", [task]),
+    transaction: async (fn) => {
+      const connection = await pool.connect();
+      try {
+        await connection.query("begin");
+        await fn(writer(connection));
+        await connection.query("commit");
+      } catch (error) {
+        await connection.query("rollback");
+        throw error;
+      } finally {
+        connection.release();
+      }
+    },
+  };
+}
+
 type WithContext = (context: { user_id: number }, fn: () => Promise<unknown>) => Promise<unknown>;
 
 /** What 300 requests end as, and 8 writes that belong to none. */
