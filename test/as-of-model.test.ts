@@ -5,6 +5,7 @@ import { sqlstateOf } from "../src/database/sqlstate.ts";
 import { baseline } from "../src/install/mod.ts";
 import { onEachDatabase, onEachServer, type TestDatabase } from "./support/databases.ts";
 import { BEMI, createSlot, install, runWorker, SCHEMA as schema, track } from "./support/installation.ts";
+import { clock } from "./support/moments.ts";
 
 // Random histories, with every table noted after each commit: as of each of those moments, it is as it was noted.
 
@@ -117,15 +118,6 @@ async function read(port: Database, select: string): Promise<Rows> {
 const sorted = (rows: Rows): string[] =>
   rows.map((row) => JSON.stringify(Object.entries(row).sort(([a], [b]) => a < b ? -1 : 1))).sort();
 
-async function now(port: Database): Promise<string> {
-  const clock = async () =>
-    (await port.query<{ now: string }>("select clock_timestamp()::text as now"))[0]?.now ?? "";
-  const time = await clock();
-  // A clock of milliseconds has to go on before the next write.
-  while (await clock() === time);
-  return time;
-}
-
 async function check(database: TestDatabase, history: History, capture: "trigger" | "wal"): Promise<void> {
   const { db, port } = database;
   await install(db);
@@ -136,7 +128,7 @@ async function check(database: TestDatabase, history: History, capture: "trigger
   const remember = async (step: number): Promise<void> => {
     const tables = new Map<string, Rows>();
     for (const table of NAMES) tables.set(table, await note(port, table));
-    moments.push({ step, time: await now(port), tables });
+    moments.push({ step, time: await clock(port), tables });
   };
   await remember(-1);
   for (const [step, statements] of history.transactions.entries()) {

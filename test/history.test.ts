@@ -6,6 +6,7 @@ import * as api from "../src/history/mod.ts";
 import type { DatabaseLike } from "../src/database/port.ts";
 import { onEachDatabase, onEachServer, type TestDatabase } from "./support/databases.ts";
 import { BEMI, createSlot, install, runWorker, SCHEMA as schema, track } from "./support/installation.ts";
+import { clock } from "./support/moments.ts";
 import { TODOS } from "./support/todos.ts";
 
 interface Todo {
@@ -33,14 +34,6 @@ async function tracking(database: TestDatabase, ddl: string, ...tables: string[]
   await install(database.db);
   await database.port.execute(ddl);
   for (const table of tables) await track(database.db, table);
-}
-
-async function clock({ port }: TestDatabase): Promise<string> {
-  const read = async () =>
-    (await port.query<{ t: string }>("select clock_timestamp()::text as t"))[0]?.t ?? "";
-  const time = await read();
-  while (await read() === time);
-  return time;
 }
 
 onEachDatabase("reading the log", (open) => {
@@ -138,7 +131,7 @@ onEachDatabase("reading the log", (open) => {
     expect((await api.changesJson(db, { schema, key: "9007199254740993" }))[0]).toContain(
       "12345678901234567890.10",
     );
-    const time = await clock(database);
+    const time = await clock(database.port);
     await within(database, {}, "delete from sums");
     expect(await api.asOfJson(db, "sums", time, { schema })).toEqual([
       expect.stringMatching(
@@ -304,7 +297,7 @@ onEachDatabase("the past", (open, server) => {
     await port.execute(
       `insert into lists values (1, 'one'); insert into todos (task, list_id) select 'Task ' || i, 1 from generate_series(1, 500) i`,
     );
-    const time = await clock(database);
+    const time = await clock(database.port);
     await port.execute("delete from lists; insert into todos (task) values ('now')");
     const query =
       `select l.title, t.*, count(*) over () as n from todos t join lists l on l.id = t.list_id where t.id = 7 group by t.id, l.title`;
@@ -344,7 +337,7 @@ onEachDatabase("the past", (open, server) => {
       "papers",
     );
     const asOf = (time: string, table = "papers") => api.asOf<{ id: number }>(db, table, time, { schema });
-    const start = await clock(database);
+    const start = await clock(database.port);
     expect(await asOf(start)).toHaveLength(1);
     await expect(asOf("2020-01-01")).rejects.toMatchObject({
       code: "history_unknown",
@@ -358,7 +351,7 @@ onEachDatabase("the past", (open, server) => {
     });
     // From the gap on it is known again, by going back from the rows that are there.
     await port.execute("update papers set body = '2' where id = 2");
-    expect((await asOf(await clock(database))).map((row) => row.id).sort()).toEqual([1, 2, 3]);
+    expect((await asOf(await clock(database.port))).map((row) => row.id).sort()).toEqual([1, 2, 3]);
     await expect(asOf(start, "lists")).rejects.toMatchObject({ code: "table_missing" });
     await port.execute("create table lists (id int primary key)");
     await expect(asOf(start, "lists")).rejects.toMatchObject({ code: "history_unknown" });
@@ -387,9 +380,9 @@ onEachServer("the past of partitioned tables", (open) => {
           .sort();
       await port.execute("insert into parts values (1, 1), (2, 2), (3, 1)");
       await port.execute("update parts set k = 2 where id = 1");
-      const full = await clock(database);
+      const full = await clock(database.port);
       await port.execute("truncate parts_1");
-      const part = await clock(database);
+      const part = await clock(database.port);
       await catchUp();
       expect(await ids(full)).toEqual([1, 2, 3]);
       if (capture === "trigger") expect(await ids(part)).toEqual([1, 2]);
@@ -399,7 +392,7 @@ onEachServer("the past of partitioned tables", (open) => {
         });}
       await port.execute("insert into parts values (4, 1); truncate parts");
       await port.execute("insert into parts values (5, 1)");
-      const last = await clock(database);
+      const last = await clock(database.port);
       await port.execute("delete from parts");
       await catchUp();
       expect(await ids(full)).toEqual([1, 2, 3]);
@@ -420,7 +413,7 @@ onEachServer("as of now, from the WAL", (open) => {
     await port.execute("insert into todos (task) values ('early')");
     await runWorker({ source: url, once: true }).finished;
     await port.execute("insert into todos (task) values ('late')");
-    const now = await clock(database);
+    const now = await clock(database.port);
     await expect(api.asOf(db, "todos", now, { schema, wait: 1 })).rejects.toMatchObject({
       code: "log_behind",
       message: expect.stringMatching(/\d+ bytes of WAL/),
@@ -443,7 +436,7 @@ onEachServer("as of now, from the WAL", (open) => {
     await track(db, "todos", { capture: "wal" });
     await runWorker({ source: database.url, once: true }).finished;
     await port.execute(`select pg_drop_replication_slot(${BEMI}.slot_name())`);
-    const now = await clock(database);
+    const now = await clock(database.port);
     const refused = { code: "log_behind", hint: expect.stringContaining("bemi worker") };
     await expect(api.asOf(db, "todos", now, { schema })).rejects.toMatchObject(refused);
     expect(await api.asOf(db, "todos", now, { schema, wait: false })).toEqual([]);

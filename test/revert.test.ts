@@ -7,6 +7,7 @@ import { withBemi } from "../src/adapters/postgres.ts";
 import { planRevert, revert, revertScript } from "../src/history/mod.ts";
 import { BEMI, createSlot, install, runWorker, SCHEMA, track } from "./support/installation.ts";
 import { onEachServer, onPglite, type TestDatabase } from "./support/databases.ts";
+import { clock } from "./support/moments.ts";
 import { onEachCapture, reverting } from "./support/reverting.ts";
 import { seen, TODOS } from "./support/todos.ts";
 
@@ -116,8 +117,7 @@ onEachCapture("reverting", (open) => {
     await db.track("create table todos (id int primary key, task text, n numeric)", ["todos"]);
     const moment = async (): Promise<string> => {
       await db.plan({ context: { nothing: true } });
-      const [row] = await port.query<{ at: string }>("select clock_timestamp()::text as at");
-      return row?.at ?? "";
+      return await clock(port);
     };
     await db.as({}, "insert into todos values (1, 'a', 1), (2, 'b', 2)");
     const first = await moment();

@@ -508,26 +508,28 @@ onPglite("capture from the WAL on PGlite", (open) => {
   });
 });
 
-test("wal_level and the number of slots are checked, each with its remedy", async () => {
-  for (
-    const [setting, remedy] of [["wal_level=replica", /wal_level/], [
-      "max_replication_slots=0",
-      /max_replication_slots/,
-    ]] as const
-  ) {
-    const server = await startServer("18", ["fsync=off", setting]);
-    try {
-      const sql = postgres(server.url(), { max: 1, onnotice() {} });
-      await install(sql);
-      await expect(createSlot(sql)).rejects.toMatchObject({
-        code: "wal_unavailable",
-        hint: expect.stringMatching(remedy),
-      });
-      await sql.end();
-    } finally {
-      await server.remove();
+onEachServer("a server without logical decoding", (_, version) => {
+  test("wal_level and the number of slots are checked, each with its remedy", async () => {
+    for (
+      const [setting, remedy] of [["wal_level=replica", /wal_level/], [
+        "max_replication_slots=0",
+        /max_replication_slots/,
+      ]] as const
+    ) {
+      const server = await startServer(version, ["fsync=off", setting]);
+      try {
+        const sql = postgres(server.url(), { max: 1, onnotice() {} });
+        await install(sql);
+        await expect(createSlot(sql)).rejects.toMatchObject({
+          code: "wal_unavailable",
+          hint: expect.stringMatching(remedy),
+        });
+        await sql.end();
+      } finally {
+        await server.remove();
+      }
     }
-  }
+  });
 });
 
 // One workload, captured by triggers and from the WAL. Between keys the order is free; each key's is not.
