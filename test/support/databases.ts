@@ -92,6 +92,12 @@ export async function openIn(
     connect: open,
     [Symbol.asyncDispose]: async () => {
       await Promise.all(clients.map((client) => client.end({ timeout: 1 })));
+      // pg's pools end before their connections do, and one that is killed then is an error that nobody can catch.
+      for (let looks = 0; looks < 20; looks++) {
+        const [row] = await admin`select from pg_stat_activity where datname = ${name} limit 1`;
+        if (!row) break;
+        await new Promise((done) => setTimeout(done, 10));
+      }
       await admin.unsafe(`drop database if exists ${name} with (force)`);
       await admin.end({ timeout: 1 });
     },
