@@ -2,6 +2,7 @@ import postgres from "postgres";
 import { install, track } from "../src/install/mod.ts";
 import { createSlot } from "../src/worker/mod.ts";
 import { type Server, startServer } from "../test/support/servers.ts";
+import { tell } from "./measure.ts";
 import { until, type WorkerProcess, workerProcess } from "./worker-process.ts";
 
 const SECONDS = Number(process.env.BENCH_SECONDS ?? 20);
@@ -56,6 +57,8 @@ async function measure(lanes: readonly Lane[], version: string): Promise<void> {
   );
   for (const [i, { name, worker }] of lanes.entries()) {
     const share = (worker.cpuSeconds() - (before[i] ?? 0)) / SECONDS * 100;
-    console.log(`  ${share.toFixed(2)} %  ${name}, ${Math.round(worker.residentMegabytes())} MB resident`);
+    const resident = `${Math.round(worker.residentMegabytes())} MB resident`;
+    console.log(`  ${share.toFixed(2)} %  ${name}, ${resident}`);
+    tell("An idle worker", name, `${share.toFixed(2)} % of a core, ${resident}`);
   }
 }

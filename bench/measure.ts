@@ -19,6 +19,8 @@ export interface CompareOptions {
 export interface Headline {
   readonly title: string;
   readonly name: string;
+  /** Beside what. */
+  readonly baseline: string;
   readonly figures: string;
 }
 
@@ -26,8 +28,8 @@ export interface Headline {
 export const headlines: Headline[] = [];
 
 /** Takes figures that are no ratio of rates into the table. */
-export function tell(title: string, name: string, figures: string): void {
-  headlines.push({ title, name, figures });
+export function tell(title: string, name: string, figures: string, baseline = ""): void {
+  headlines.push({ title, name, baseline, figures });
 }
 
 /**
@@ -62,11 +64,7 @@ export async function compare(
     const rate = `${format(median(own))} ${unit}`;
     console.log(`  ${ratio} (${interval})  ${name.padEnd(width)}  ${rate}`);
     if (isHeadline) {
-      tell(
-        title,
-        `${name}, beside: ${subjects[0]?.name}`,
-        `${byTime ? "time" : "rate"} × ${ratio} (${interval})`,
-      );
+      tell(title, name, `${byTime ? "time" : "rate"} × ${ratio} (${interval})`, subjects[0]?.name);
     }
   }
 }

@@ -2,6 +2,7 @@ import postgres from "postgres";
 import { install, track } from "../src/install/mod.ts";
 import { createSlot } from "../src/worker/mod.ts";
 import { startServer } from "../test/support/servers.ts";
+import { tell } from "./measure.ts";
 import { until, workerProcess } from "./worker-process.ts";
 
 const ROWS = Number(process.env.BENCH_ROWS ?? 200_000);
@@ -48,13 +49,15 @@ async function run(version: string, mode: "stream" | "poll" | "one transaction")
       residents.push(worker.residentMegabytes());
       await sql.unsafe("begin; set local bemi.maintenance = 'on'; truncate bemi.changes; commit; checkpoint");
     }
+    const title = `The worker's memory over ${ROWS.toLocaleString("en")} changes, PostgreSQL ${version}`;
+    const peak = Math.round(worker.peakMegabytes());
     console.log(
-      `\nResident over ${
-        ROWS.toLocaleString("en")
-      } changes, ${mode}, PostgreSQL ${version}: ${before} MB before, ` +
-        `${tenths(residents).join(", ")} MB on the way, ${Math.round(worker.peakMegabytes())} MB at most ` +
+      `\n${title}, ${mode}: ${before} MB before, ${
+        tenths(residents).join(", ")
+      } MB on the way, ${peak} MB at most ` +
         `(${Math.round((Date.now() - startedAt) / 1000)} s, ${worker.cpuSeconds().toFixed(0)} s of CPU)`,
     );
+    tell(title, mode, `${peak} MB at most`, `${before} MB before the first`);
   } finally {
     await sql.end();
     await server.remove();

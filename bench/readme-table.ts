@@ -15,17 +15,20 @@ export function writeTable(headlines: readonly Headline[], version: string): voi
   const end = text.indexOf(END);
   if (begin < 0 || end < begin) throw new Error(`README.md has no ${BEGIN} … ${END}`);
   const titles = [...new Set(headlines.map(({ title }) => title))];
-  const cell = (cellText: string): string => cellText.replaceAll("|", "\\|");
+  // The line above the table says which version it was.
+  const cell = (cellText: string): string =>
+    cellText.replace(`, PostgreSQL ${version}`, "").replaceAll("|", "\\|");
   const rows = titles.flatMap((title) =>
-    headlines.filter((line) => line.title === title)
-      .map(({ name, figures }, i) => `| ${i === 0 ? cell(title) : ""} | ${cell(name)} | ${cell(figures)} |`)
+    headlines.filter((line) => line.title === title).map(({ name, baseline, figures }, i) =>
+      `| ${[i === 0 ? title : "", name, baseline, figures].map(cell).join(" | ")} |`
+    )
   );
   const table = [
     BEGIN,
     `PostgreSQL ${version}, Node ${nodeVersion}, ${cpus().length} cores:`,
     "",
-    "| what | which | measured |",
-    "| --- | --- | --- |",
+    "| what | which | beside | measured |",
+    "| --- | --- | --- | --- |",
     ...rows,
     "",
   ].join("\n");
