@@ -110,6 +110,45 @@ describe.each(inject("servers").map(({ version }) => [version]))(
       await sql.end();
     });
 
+    test(
+      "under a load that never pauses, what has come is committed all the same, again and again",
+      async () => {
+        const { url, sql } = await database("steady");
+        await using worker = runWorker({ source: url, mode: "stream" });
+        await vi.waitFor(async () => expect(await walsender(sql)).toBeDefined(), { timeout: 30_000 });
+        // Slower than what is written, so that there is always more than was taken.
+        await sql.unsafe(`create function slow() returns trigger language plpgsql as $$ begin
+          perform pg_sleep(0.02); return new; end $$;
+        create trigger slow before insert on ${BEMI}.changes for each row execute function slow()`);
+        let isLoaded = true;
+        const load = (async (): Promise<number> => {
+          const own = postgres(url, { max: 1 });
+          let n = 0;
+          while (isLoaded) await own`insert into todos values (${++n}, repeat('x', 100000))`;
+          await own.end();
+          return n;
+        })();
+        try {
+          await vi.waitFor(async () => {
+            const [row] = await sql.unsafe(
+              `select count(distinct xmin::text)::int as commits from ${BEMI}.changes`,
+            );
+            expect(row?.commits).toBeGreaterThanOrEqual(4);
+          }, { timeout: 60_000, interval: 200 });
+          const during = await walsender(sql);
+          expect(Number(during?.waits)).toBeGreaterThan(0);
+        } finally {
+          isLoaded = false;
+        }
+        const count = await load;
+        await sql.unsafe(`drop trigger slow on ${BEMI}.changes`);
+        await expectAll(sql, count);
+        await worker.stop();
+        await sql.end();
+      },
+      240_000,
+    );
+
     test("auto reads in bulk while it is far behind, streams when it is near, and changes over losing and repeating nothing", async () => {
       const { url, sql } = await database("far");
       // A server that ends nothing by itself: what the worker leaves, it has to close.

@@ -68,6 +68,8 @@ onEachServer("a worker that listens", (open, version) => {
     expect(found.get(`bemi_slot_wal_status{${ofSlot},status="reserved"}`)).toBe(1);
     expect(found.get(`bemi_slot_retained_bytes{${ofSlot}}`)).toBeGreaterThan(0);
     expect(found.get(`bemi_slot_confirmed_lag_bytes{${ofSlot}}`)).toBeGreaterThanOrEqual(0);
+    expect(found.get(`bemi_slot_spilled_bytes_total{${ofSlot}}`)).toBe(0);
+    expect(found.get(`bemi_slot_spilled_transactions_total{${ofSlot}}`)).toBe(0);
     expect(found.get(`bemi_heartbeat_seconds{${at}}`)).toBeGreaterThanOrEqual(0);
     // Nothing limits what the slot keeps, and so nothing can be lost.
     expect(found.has(`bemi_slot_safe_wal_bytes{${ofSlot}}`)).toBe(false);
@@ -113,11 +115,14 @@ onEachServer("a worker that listens", (open, version) => {
   });
 
   test("outlives the server's absence, not ready, with the error's code", async () => {
-    const server = await startServer(version, ["fsync=off", "max_slot_wal_keep_size=64MB"]);
+    const server = await startServer(version, [
+      "fsync=off",
+      "max_slot_wal_keep_size=64MB",
+      "logical_decoding_work_mem=64kB",
+    ]);
     try {
       const db = postgres(server.url(), { max: 1, onnotice() {} });
       await todos({ db, port: { execute: (text: string) => db.unsafe(text) } as never });
-      await db.end();
       await using worker = await listeningWorker({ DATABASE_URL: server.url() });
       await ready(worker, "stream");
       await vi.waitFor(async () => {
@@ -127,6 +132,13 @@ onEachServer("a worker that listens", (open, version) => {
         expect(safe?.[1]).toBeGreaterThan(0);
         const loss = [...await metricsOf(worker)].find(([name]) => name.startsWith("bemi_slot_time_to_loss"));
         expect(loss?.[1]).toBeGreaterThan(0);
+      }, PATIENCE);
+      // Beyond what the server decodes in memory.
+      await db.unsafe("insert into todos (task) select 'spilled' from generate_series(1, 5000)");
+      await db.end();
+      await vi.waitFor(async () => {
+        const found = [...await metricsOf(worker)].filter(([name]) => name.startsWith("bemi_slot_spilled"));
+        expect(found.map(([, value]) => value > 0)).toEqual([true, true]);
       }, PATIENCE);
       await server.stop("immediate");
       await vi.waitFor(async () => {
@@ -177,7 +189,15 @@ test("a loop that does not turn is not healthy, and a worker that knows too litt
   expect(readiness(state.current, Infinity).isWell).toBe(false);
   state.observe({ kind: "started", slot: "bemi", database: "app" });
   expect(readiness(state.current, Infinity).isWell).toBe(false);
-  const slot = { kind: "slot", confirmedLag: 10n, retained: 20n, walStatus: "reserved", safe: 5n } as const;
+  const slot = {
+    kind: "slot",
+    confirmedLag: 10n,
+    retained: 20n,
+    walStatus: "reserved",
+    safe: 5n,
+    spilledBytes: 0n,
+    spilledTransactions: 0n,
+  } as const;
   state.observe({ ...slot, flushed: "1/FFFFFFF0" });
   expect(readiness(state.current, 10).isWell).toBe(true);
   expect(readiness(state.current, 9).isWell).toBe(false);

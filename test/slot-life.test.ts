@@ -5,6 +5,7 @@ import { describe, expect, inject, test, vi } from "vitest";
 import { connect } from "../src/database/connect.ts";
 import { doctor } from "../src/install/mod.ts";
 import type { WorkerEvent } from "../src/worker/mod.ts";
+import { openProxy } from "./chaos/proxy.ts";
 import { onEachServer } from "./support/databases.ts";
 import { BEMI, createSlot, install, OWN_NAME, runWorker, SCHEMA, track } from "./support/installation.ts";
 import { type Server, startServer } from "./support/servers.ts";
@@ -109,6 +110,55 @@ onEachServer("a slot that is gone", (open) => {
     }, { timeout: 20_000, interval: 10 });
     await expect(worker.finished).rejects.toMatchObject({ code: "gap" });
   });
+
+  test.each([true, false])(
+    "after the worker looked, and before it streams: as if it had been gone before (made anew by choice: %s)",
+    async (recreateSlot) => {
+      await using database = await open();
+      const { db: sql, url } = database;
+      await todos(sql);
+      await sql`insert into todos values (1, 'read')`;
+      const { hostname: host, port } = new URL(url);
+      const events: WorkerEvent[] = [];
+      const kinds = (): string[] => events.map(({ kind }) => kind);
+      let dropped: Promise<unknown> | undefined;
+      let connections = 0;
+      // After one to the source, one to read it in bulk and one to the log, the fourth is the one to stream over.
+      using proxy = await openProxy(() => {
+        if (++connections === 4) {
+          proxy.isSilent = true;
+          dropped = sql.unsafe(`select pg_drop_replication_slot(${BEMI}.slot_name())`)
+            .finally(() => void (proxy.isSilent = false));
+        }
+        return { host, port: Number(port) };
+      });
+      const source = new URL(url);
+      source.port = String(proxy.port);
+      await using worker = runWorker({
+        source: source.href,
+        mode: "stream",
+        recreateSlot,
+        log: (event) => events.push(event),
+      });
+      if (!recreateSlot) {
+        await expect(worker.finished).rejects.toMatchObject({ code: "gap" });
+        await dropped;
+        expect(kinds()).not.toContain("reading");
+        return;
+      }
+      await vi.waitFor(() => expect(events).toContainEqual(expect.objectContaining({ mode: "stream" })), {
+        timeout: 30_000,
+      });
+      await dropped;
+      await sql`insert into todos values (2, 'read again')`;
+      await vi.waitFor(async () => expect(await tasks(sql)).toEqual(["CREATE read", "CREATE read again"]), {
+        timeout: 20_000,
+      });
+      expect(kinds().filter((kind) => /gap|slot-created/.test(kind))).toHaveLength(2);
+      expect(await gaps(sql)).toMatchObject([{ is_same: true, reason: "the slot was gone" }]);
+      await worker.stop();
+    },
+  );
 
   test.each(["a worker that begins", "a worker that polls"])(
     "and one that another program has read are gaps alike: %s finds it ahead of the log",
@@ -238,6 +288,36 @@ describe.each(inject("servers").map(({ version }) => version))(
           expect.objectContaining({ reason: "the slot was invalidated (wal_removed)", is_same: true }),
         ]);
       }, ["max_slot_wal_keep_size=1MB", "min_wal_size=32MB", "max_wal_size=32MB"]));
+
+    test.runIf(Number(version) >= 18)(
+      "a slot that nobody read for too long, and that the server therefore let go, is a gap alike",
+      () =>
+        withServer(async (server, sql) => {
+          await todos(sql);
+          await sql`insert into todos values (1, 'read')`;
+          await catchUp(server.url());
+          await sql`insert into todos values (2, 'lost')`;
+          await sql`alter system set idle_replication_slot_timeout = '1s'`;
+          await sql`select pg_reload_conf()`;
+          await vi.waitFor(async () => {
+            await sql`checkpoint`;
+            const rows =
+              await sql`select from pg_replication_slots where invalidation_reason = 'idle_timeout'`;
+            expect(rows).toHaveLength(1);
+          }, { timeout: 30_000, interval: 300 });
+          await sql`alter system reset idle_replication_slot_timeout`;
+          await sql`select pg_reload_conf()`;
+          expect(cli(server.url())).toMatchObject({
+            status: 5,
+            stderr: expect.stringMatching(/invalidated \(idle_timeout\)[^]*idle_replication_slot_timeout/),
+          });
+          await catchUp(server.url(), { recreateSlot: true });
+          await sql`insert into todos values (3, 'read again')`;
+          await catchUp(server.url());
+          expect(await tasks(sql)).toEqual(["CREATE read", "CREATE read again"]);
+          expect(await gaps(sql)).toMatchObject([{ reason: "the slot was invalidated (idle_timeout)" }]);
+        }),
+    );
 
     test("after a restore from a base backup, which has no slots, reading goes on under a new source, after a gap", () =>
       withServer(async (server, sql) => {

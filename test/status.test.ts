@@ -162,6 +162,7 @@ onEachServer("bemi status", (open, version) => {
       "max_slot_wal_keep_size=64MB",
       "min_wal_size=32MB",
       "max_wal_size=64MB",
+      "logical_decoding_work_mem=64kB",
     ]);
     const db = postgres(server.url(), { max: 1, onnotice() {} });
     try {
@@ -169,7 +170,13 @@ onEachServer("bemi status", (open, version) => {
       await db.unsafe(TODOS);
       await createSlot(db);
       await track(db, "todos", { capture: "wal" });
+      await db.unsafe("insert into todos (task) select 'large' from generate_series(1, 5000)");
+      expect(screen(await status(db))).not.toContain("spilled");
+      await runWorker({ source: server.url(), once: true }).finished;
       const first = await status(db);
+      expect(first.slot?.spilledBytes).toBeGreaterThan(64 * 1024);
+      expect(first.slot?.spilledTransactions).toBeGreaterThan(0);
+      expect(screen(first)).toMatch(/the server spilled [\d.]+ [kM]B of large transactions to its disk/);
       await db.unsafe(
         "create table noise as select repeat(md5(i::text), 30) from generate_series(1, 3000) i",
       );

@@ -7,10 +7,13 @@ import { openConnection } from "../src/worker/connection.ts";
 import type { WorkerEvent } from "../src/worker/mod.ts";
 import { type Certificates, certificates } from "./support/certificates.ts";
 import { createSlot, install, runWorker, SCHEMA, track } from "./support/installation.ts";
+import { PROCESS_RUNTIMES, start } from "./support/runtimes.ts";
 import { type Server, startServer } from "./support/servers.ts";
 import { seen, TODOS } from "./support/todos.ts";
 
-const bin = fileURLToPath(new URL("../dist/src/cli/bin.js", import.meta.url));
+const root = fileURLToPath(new URL("../", import.meta.url));
+const bin = `${root}dist/src/cli/bin.js`;
+const poll = `${root}dist/src/cli/bin-poll.js`;
 
 const bemi = (args: readonly string[], env: Record<string, string> = {}) =>
   spawnSync(process.execPath, [bin, ...args], {
@@ -191,6 +194,56 @@ describe.each(inject("servers").map(({ version }) => [version]))("TLS with Postg
     expect(backends.some(({ backend_type }) => backend_type === "walsender")).toBe(mode === "stream");
     await worker.stop();
     await sql.end();
+  });
+
+  describe.each(PROCESS_RUNTIMES)("under $name", ({ command }) => {
+    const found = command();
+    const worker = (source: string) =>
+      start({
+        command: found ?? [""],
+        args: [poll, "--schema", SCHEMA, "--mode", "stream"],
+        env: { DATABASE_URL: source },
+        cwd: root,
+      });
+
+    test.skipIf(!found)("a worker streams encrypted, and shows its certificate", async () => {
+      const sql = postgres(server.url(), { max: 1, onnotice() {} });
+      const { cert: sslcert, key: sslkey } = files.client;
+      const verified = { sslmode: "verify-full", sslrootcert: files.ca, sslcert, sslkey };
+      // PostgreSQL 17 brought TLS without a question before it.
+      const ways = [verified, ...(Number(version) >= 17 ? [{ ...verified, sslnegotiation: "direct" }] : [])];
+      for (const way of ways) {
+        await using running = worker(url(way));
+        await running.printed(/"mode":"stream"/);
+        const before = (await seen(connect(sql))).length;
+        // More than one record of TLS, and than the socket holds at once.
+        await sql`insert into todos (task) select repeat('x', 1000) from generate_series(1, 5000)`;
+        await vi.waitFor(async () => expect(await seen(connect(sql))).toHaveLength(before + 5000), {
+          timeout: 60_000,
+        });
+        const backends = await sql`select backend_type, ssl, client_dn
+          from pg_stat_activity join pg_stat_ssl using (pid) where application_name = 'bemi worker'`;
+        expect(backends.map(({ backend_type }) => backend_type)).toContain("walsender");
+        expect(new Set(backends.map(({ ssl, client_dn }) => `${ssl} ${client_dn}`))).toEqual(
+          new Set(["true /CN=postgres"]),
+        );
+        expect(await running.terminate()).toBe(0);
+      }
+      await sql.end();
+    });
+
+    test.skipIf(!found)("a server that is not the one to be trusted gets nothing", async () => {
+      const distrusted = [
+        [url({ sslmode: "verify-full", sslrootcert: files.otherCa }), /not trusted/],
+        [url({ sslmode: "verify-full", sslrootcert: files.ca }, "127.0.0.1"), /for another host/],
+        [`${plain.url()}?sslmode=require`, /offers no TLS/],
+      ] as const;
+      for (const [source, message] of distrusted) {
+        await using running = worker(source);
+        await running.printed(message);
+        expect(await running.ended()).toBe(3);
+      }
+    });
   });
 
   test("a worker whose server is not to be trusted, or has no TLS, ends with the remedy", async () => {

@@ -109,6 +109,12 @@ function slotLines(slot: SlotStatus, { bad, doubtful, good }: Colours): string[]
     `${name}, ${state(walStatus)}, ${active ? `read by pid ${activePid}` : doubtful("read by nobody")}`,
     `keeps ${showBytes(retained ?? 0)} of WAL, ${showBytes(confirmedLag ?? 0)} not confirmed`,
     lossLine(slot, { bad, doubtful, good }),
+    ...(slot.spilledTransactions
+      ? [
+        `the server spilled ${showBytes(slot.spilledBytes ?? 0)} of large transactions to its disk ` +
+        "(logical_decoding_work_mem)",
+      ]
+      : []),
   ];
 }
 

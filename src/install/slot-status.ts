@@ -30,6 +30,10 @@ export interface SlotStatus {
   readonly walRate?: number;
   /** Seconds until WAL is lost at that rate, if none is read; absent where that is never, or not known. */
   readonly timeToLoss?: number;
+  /** Bytes that the server wrote to its disk while it decoded transactions beyond `logical_decoding_work_mem`. */
+  readonly spilledBytes?: number;
+  /** How many transactions that were. */
+  readonly spilledTransactions?: number;
 }
 
 /** Connections of workers, by role and address. */
@@ -74,8 +78,10 @@ export async function slotStatus(
         'invalidationReason', to_jsonb(s) ->> 'invalidation_reason', 'active', coalesce(s.active, false), 'activePid', s.active_pid,
         'retained', wal.lsn - s.restart_lsn, 'confirmedLag', greatest(wal.lsn - s.confirmed_flush_lsn, 0),
         'safeWalSize', s.safe_wal_size, 'lsn', wal.lsn, 'at', extract(epoch from clock_timestamp()),
+        'spilledBytes', spilled.spill_bytes, 'spilledTransactions', spilled.spill_txns,
         'written', wal.lsn - $2::text::pg_lsn))::text as json
-      from own cross join wal left join pg_replication_slots s on s.slot_name = own.name and s.database = current_database()`,
+      from own cross join wal left join pg_replication_slots s on s.slot_name = own.name and s.database = current_database()
+        left join pg_stat_replication_slots spilled on spilled.slot_name = s.slot_name`,
     ),
     [name ?? null, since?.lsn ?? null],
   );

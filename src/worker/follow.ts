@@ -1,5 +1,5 @@
-import type { Lsn } from "./decode.ts";
-import { isIdle, openIntake } from "./intake.ts";
+import type { Lsn, RawMessage } from "./decode.ts";
+import { isIdle, openIntake, untilCommit } from "./intake.ts";
 import type { Link } from "./link.ts";
 import { IDLE_BYTES, type RoundResult, write } from "./round.ts";
 import { slotState } from "./slot-state.ts";
@@ -49,9 +49,12 @@ export async function follow(
     isFarBehind = durable > 0n && flushed - durable > farBehind;
   };
 
+  // Of a batch in the middle of which the log's transaction ended.
+  let rest: readonly RawMessage[] = [];
   while (!signal.aborted) {
     link.turn?.();
-    let batch = await stream.next(CHECK_INTERVAL);
+    let batch: readonly RawMessage[] = rest.length > 0 ? rest : await stream.next(CHECK_INTERVAL);
+    rest = [];
     if (isIdle(batch)) {
       await intake.consumeIdle(batch);
       // All that the server had is in the log: worth a checkpoint now and then, so that the slot can move.
@@ -65,13 +68,16 @@ export async function follow(
       }
     } else {
       const before = intake.transactions;
-      const due = Date.now() + WRITE_INTERVAL;
       const counts = await write(link, false, async (writer) => {
+        const due = Date.now() + WRITE_INTERVAL;
         for (;;) {
-          await intake.consume(batch, writer);
+          // Batches may well end in a transaction each: past its time, it ends in the middle of one.
+          const isDue = writer.written >= WRITE_LIMIT || Date.now() >= due;
+          const count = isDue && untilCommit(batch) || batch.length;
+          rest = batch.slice(count);
+          await intake.consume(batch.slice(0, count), writer);
           await writer.flush();
-          const isEnough = !stream.isWaiting || writer.written >= WRITE_LIMIT || Date.now() >= due;
-          if (!intake.isInTransaction && isEnough) break;
+          if (!intake.isInTransaction && (isDue || !stream.isWaiting)) break;
           // The rest of a transaction under way comes for sure: unlike at its start, stopping has to wait.
           batch = await stream.next(CHECK_INTERVAL);
         }

@@ -49,6 +49,11 @@ export function isIdle(messages: readonly RawMessage[]): boolean {
   });
 }
 
+/** How many of them come before the first transaction's end, that included; 0 where none ends. */
+export function untilCommit(messages: readonly RawMessage[]): number {
+  return messages.findIndex(([, data]) => data[0] === COMMIT) + 1;
+}
+
 export async function openIntake(options: IntakeOptions): Promise<Intake> {
   const { source, types, acceptsBareContexts, turn, heartbeat } = options;
   let tables = await readTableHistory(source);

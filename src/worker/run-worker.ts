@@ -99,6 +99,10 @@ export type WorkerEvent =
     readonly walStatus: string;
     /** Bytes of WAL that may still be written before it is lost; absent where nothing limits what the slot keeps. */
     readonly safe: bigint | undefined;
+    /** Bytes that the server wrote to its disk while it decoded transactions beyond `logical_decoding_work_mem`. */
+    readonly spilledBytes: bigint;
+    /** How many transactions that were. */
+    readonly spilledTransactions: bigint;
   }
   /** WAL was lost before it was read; the same is a row of `bemi.gaps`. */
   | { readonly kind: "gap"; readonly from: string; readonly to: string; readonly reason: string }

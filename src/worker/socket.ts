@@ -12,6 +12,9 @@ export interface Hosts {
 
 const TIMEOUT = 15_000;
 
+/** How long a connection may be silent before the host is asked whether it is there; else that takes two hours. */
+const KEEPALIVE = 20_000;
+
 /**
  * Opens a connection to the first host that answers, encrypted as the target says, and has it send what there is at
  * once. postgres.js does not, and then the last bytes of a COPY wait some 40 ms for the server's acknowledgement
@@ -36,7 +39,8 @@ export async function openSocket({ host, port, path }: Hosts, tls: TlsSettings):
 }
 
 async function encrypted(host: string, port: number, tls: TlsSettings): Promise<Socket> {
-  const open = (): Promise<Socket> => opened(connect({ host, port, noDelay: true, keepAlive: true }));
+  const open = (): Promise<Socket> =>
+    opened(connect({ host, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEPALIVE }));
   const socket = await open();
   const timer = setTimeout(() => socket.destroy(noAnswer()), TIMEOUT);
   try {

@@ -73,7 +73,8 @@ export async function openStream(target: string | object, options: StreamOptions
         quoteLiteral(quoteIdentifier(options.publication))
       }, messages 'true')`,
     ) as { writable(): Promise<Duplex> };
-    return receive(await query.writable(), options, end);
+    const duplex = await query.writable();
+    return receive(duplex, options, { end, cut: () => socket?.destroy() });
   } catch (error) {
     await end();
     throw error;
@@ -83,7 +84,7 @@ export async function openStream(target: string | object, options: StreamOptions
 function receive(
   duplex: Duplex,
   { statusInterval, signal }: StreamOptions,
-  end: () => Promise<void>,
+  { end, cut }: { readonly end: () => Promise<void>; readonly cut: () => void },
 ): WalStream {
   const queue: Batch[] = [];
   let queuedBytes = 0;
@@ -103,7 +104,11 @@ function receive(
     sendStatus();
     // Each update asks for an answer. A socket that is paused has not gone silent.
     if (duplex.isPaused()) heardAt = Date.now();
-    else if (Date.now() - heardAt > 4 * statusInterval) fail(lost("ETIMEDOUT"));
+    else if (Date.now() - heardAt > 4 * statusInterval) {
+      fail(lost("ETIMEDOUT"));
+      // Whoever watches the sockets learns of it too: the others have gone silent most likely, with a query under way.
+      cut();
+    }
   };
   // Each copy-data message is one chunk. Its bytes are a view of what came from the socket, which nobody writes to.
   duplex.on("data", (chunk: Buffer) => {

@@ -49,6 +49,8 @@ export interface ClientOptions {
   readonly seed: number;
   readonly isRunning: () => boolean;
   readonly isPaused: () => boolean;
+  /** Milliseconds between two transactions, on average. */
+  readonly lull: number;
 }
 
 export interface Client {
@@ -65,7 +67,7 @@ const LOST_AFTER = 60_000;
 
 /** Writes until told to end, in rows of its own. */
 export function startClient(options: ClientOptions): Client {
-  const { url, who, seed, isRunning, isPaused } = options;
+  const { url, who, seed, isRunning, isPaused, lull } = options;
   const next = random(seed * 31 + who);
   const entries: Entry[] = [];
   let count = 0;
@@ -93,6 +95,7 @@ export function startClient(options: ClientOptions): Client {
       try {
         for (let i = 0; i < 40 && isRunning(); i++) {
           isHeld = true;
+          if (lull > 0) await pause(next(2 * lull));
           while (isPaused() && isRunning()) await pause(20);
           isHeld = false;
           count++;

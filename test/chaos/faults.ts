@@ -41,11 +41,12 @@ async function meanwhile(world: World, begin: () => void, end: () => void, atMos
 }
 
 export const FAULTS: Readonly<Record<string, Fault>> = {
-  "worker killed": ({ fleet: { running }, next }) => {
-    running[next(running.length)]?.kill("SIGKILL");
+  "worker killed": ({ fleet, next }) => {
+    const worker = fleet.running[next(fleet.running.length)];
+    if (worker) fleet.kill(worker);
   },
-  "all workers killed": ({ fleet: { running } }) => {
-    for (const worker of running) worker.kill("SIGKILL");
+  "all workers killed": ({ fleet }) => {
+    for (const worker of fleet.running) fleet.kill(worker);
   },
   "worker asked to end": ({ fleet, next }) => {
     const worker = fleet.running[next(fleet.running.length)];
@@ -57,7 +58,8 @@ export const FAULTS: Readonly<Record<string, Fault>> = {
     await meanwhile(world, () => worker?.kill("SIGSTOP"), () => worker?.kill("SIGCONT"));
   },
   "worker with a wrong clock": ({ fleet, next }) => {
-    fleet.running[0]?.kill("SIGKILL");
+    const [worker] = fleet.running;
+    if (worker) fleet.kill(worker);
     fleet.start((next(2) ? 1 : -1) * 86_400_000 * (1 + next(400)));
   },
   "server stopped immediately": async ({ server }) => {

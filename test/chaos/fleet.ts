@@ -11,19 +11,42 @@ const bin = fileURLToPath(new URL("../../dist/src/cli/bin-poll.js", import.meta.
 /** How long a worker may take to end when it is asked to: longer than it takes to notice a silent network. */
 const PATIENCE = 300_000;
 
+/** What a worker said last that it does. */
+export type Doing = "reading" | "standing by" | "beginning";
+
+/** What in its log says so. */
+const SAYS: readonly (readonly [Doing, string])[] = [
+  ["reading", "How the Write-Ahead Log is read"],
+  ["standing by", "standing by"],
+  ["beginning", "Trying again"],
+];
+
 /** The workers, each in a process of its own. */
 export interface Fleet extends Disposable {
   readonly running: readonly ChildProcess[];
+  /** Those that read the WAL, as they say. */
+  readonly reading: readonly ChildProcess[];
   /** Starts one whose clock is off by so many milliseconds. */
   start(clockOff: number): void;
   /** Brings the dead back, up to two. */
   keepTwo(): void;
+  /** Kills one, whatever it does. */
+  kill(worker: ChildProcess): void;
+  /** How many were killed, by what they did. */
+  readonly killed: Readonly<Record<Doing, number>>;
   /** Asks one to end. */
   ask(worker: ChildProcess): void;
   /** How many were asked long ago, and live; they are killed then. */
   killTheDeaf(): number;
   /** What each said last. */
   lastWords(): string;
+}
+
+interface Facts {
+  said: string;
+  doing: Doing;
+  isKilled: boolean;
+  askedAt?: number;
 }
 
 export interface FleetOptions {
@@ -33,7 +56,8 @@ export interface FleetOptions {
 }
 
 export function openFleet({ url, next, onExit }: FleetOptions): Fleet {
-  const workers = new Map<ChildProcess, { said: string; askedAt?: number }>();
+  const workers = new Map<ChildProcess, Facts>();
+  const killed = { "reading": 0, "standing by": 0, "beginning": 0 };
   const clock = join(tmpdir(), `bemi-chaos-clock-${process.pid}-${Math.random().toString(36).slice(2)}.mjs`);
   writeFileSync(
     clock,
@@ -48,10 +72,13 @@ export function openFleet({ url, next, onExit }: FleetOptions): Fleet {
       stdio: ["ignore", "ignore", "pipe"],
       env: { ...process.env, CLOCK_OFF: String(clockOff) },
     });
-    const facts = { said: "" };
+    const facts: Facts = { said: "", doing: "beginning", isKilled: false };
     workers.set(worker, facts);
     worker.stderr.on("data", (chunk: Uint8Array) => {
       facts.said = (facts.said + chunk.toString()).slice(-2000);
+      const [last] = SAYS.map(([doing, text]) => ({ doing, at: facts.said.lastIndexOf(text) }))
+        .filter(({ at }) => at >= 0).sort((a, b) => b.at - a.at);
+      facts.doing = last?.doing ?? facts.doing;
     });
     worker.once("exit", (code) => {
       workers.delete(worker);
@@ -62,10 +89,21 @@ export function openFleet({ url, next, onExit }: FleetOptions): Fleet {
     get running() {
       return [...workers.keys()];
     },
+    get reading() {
+      return [...workers].filter(([, { doing, isKilled }]) => doing === "reading" && !isKilled)
+        .map(([worker]) => worker);
+    },
     start,
     keepTwo: () => {
       while (workers.size < 2) start(0);
     },
+    kill: (worker) => {
+      const facts = workers.get(worker);
+      if (!facts || facts.isKilled || !worker.kill("SIGKILL")) return;
+      facts.isKilled = true;
+      killed[facts.doing]++;
+    },
+    killed,
     ask: (worker) => {
       const facts = workers.get(worker);
       if (facts) facts.askedAt ??= Date.now();

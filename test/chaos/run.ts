@@ -2,10 +2,11 @@ import postgres from "postgres";
 import { install, track } from "../../src/install/mod.ts";
 import { createSlot, runWorker } from "../../src/worker/mod.ts";
 import { startServer } from "../support/servers.ts";
-import { CLIENTS, NAMES, startClient, TABLES } from "./clients.ts";
+import { CLIENTS, type Entry, NAMES, startClient, TABLES } from "./clients.ts";
 import { openDeadline, pause, WaitedInVain } from "./deadline.ts";
 import { FAULTS, type World } from "./faults.ts";
-import { openFleet } from "./fleet.ts";
+import { type Fleet, openFleet } from "./fleet.ts";
+import { killSteadily } from "./kill-steadily.ts";
 import { verify } from "./oracles.ts";
 import { openProxy } from "./proxy.ts";
 import { moveLog, openQuota } from "./quota.ts";
@@ -16,17 +17,25 @@ export interface ChaosOptions {
   readonly seed: number;
   readonly server: string;
   /**
-   * How long: for some minutes, with faults at random and at most `pause` milliseconds between them; or until certain
-   * faults were made, in an order that the seed gives, with so many transactions between them.
+   * How long: for some minutes, with faults at random and at most `pause` milliseconds between them, while so many
+   * workers are killed besides; or until certain faults were made, in an order that the seed gives, with so many
+   * transactions between them.
    */
   readonly length:
-    | { readonly minutes: number; readonly pause: number }
+    | { readonly minutes: number; readonly pause: number; readonly kills: number }
     | { readonly faults: readonly string[]; readonly transactions: number };
+  /**
+   * Milliseconds between two transactions of a client, on average.
+   * @default 0
+   */
+  readonly lull?: number;
   readonly log: (line: string) => void;
 }
 
 export interface ChaosResult {
   readonly faults: Readonly<Record<string, number>>;
+  /** Workers that were killed, by what they did. */
+  readonly killed: Fleet["killed"];
   readonly transactions: number;
   readonly changes: number;
   readonly gaps: number;
@@ -38,12 +47,10 @@ export interface ChaosResult {
 /** What a run may take beyond its minutes before it is given up. */
 const GRACE = 10 * 60_000;
 
-/**
- * Random load and random faults; then what the oracles say.
- *
- * @throws {WaitedInVain} where something did not end, which says what
- */
-export async function chaos({ seed, server: version, length, log }: ChaosOptions): Promise<ChaosResult> {
+/** Random load and random faults; then what the oracles say, or what did not come to its end. */
+export async function chaos(
+  { seed, server: version, length, lull = 0, log }: ChaosOptions,
+): Promise<ChaosResult> {
   const server = await startServer(version, [
     "fsync=off",
     "synchronous_commit=off",
@@ -87,6 +94,7 @@ export async function chaos({ seed, server: version, length, log }: ChaosOptions
         seed,
         isRunning: () => isRunning,
         isPaused: () => isPaused,
+        lull,
       })
     );
     const next = random(seed);
@@ -108,25 +116,41 @@ export async function chaos({ seed, server: version, length, log }: ChaosOptions
     };
     const transactions = (): number => clients.reduce((sum, { count }) => sum + count, 0);
     const faults: Record<string, number> = {};
+    const count = (name: string): void => void (faults[name] = (faults[name] ?? 0) + 1);
     const make = async (name: string): Promise<void> => {
       fleet.keepTwo();
       try {
         await deadline.wait(name, FAULTS[name]?.(world));
-        faults[name] = (faults[name] ?? 0) + 1;
+        count(name);
       } catch (error) {
         if (error instanceof WaitedInVain) throw error;
         log(`${name} could not be done: ${String(error)}`);
       }
       if (fleet.killTheDeaf() > 0) problems.push("a worker did not end when it was asked to");
     };
-    try {
+    const hurt = async (): Promise<void> => {
       if ("minutes" in length) {
+        const milliseconds = minutes * 60_000;
+        const end = Date.now() + milliseconds;
         const names = Object.keys(FAULTS);
-        const end = Date.now() + minutes * 60_000;
+        const killing = killSteadily({
+          fleet,
+          next: random(seed + 2),
+          kills: length.kills,
+          milliseconds,
+          isRunning: () => isRunning,
+          onKill: () => count("worker killed"),
+        });
+        let minute = 0;
         while (Date.now() < end) {
           await pause(length.pause / 8 + next(length.pause));
           await make(names[next(names.length)] as string);
+          const left = Math.ceil((end - Date.now()) / 60_000);
+          if (left !== minute) {
+            log(`${minute = left} minutes left: ${sum(faults)} faults, ${transactions()} transactions`);
+          }
         }
+        await killing;
       } else {
         for (const name of shuffled(length.faults, next)) {
           const goal = transactions() + length.transactions;
@@ -134,35 +158,53 @@ export async function chaos({ seed, server: version, length, log }: ChaosOptions
           await make(name);
         }
       }
-    } finally {
-      isRunning = false;
+    };
+    let journals: readonly (readonly Entry[])[] = [];
+    let changes = 0;
+    let gaps = 0;
+    try {
+      try {
+        await hurt();
+      } finally {
+        isRunning = false;
+      }
+      journals = await deadline.wait("the clients to end", Promise.all(clients.map((one) => one.journal)));
+      for (const worker of fleet.running) fleet.ask(worker);
+      await deadline.until("the workers to end", () => fleet.running.length === 0, 300_000);
+      await deadline.wait(
+        "what is left to be read",
+        runWorker({ source: server.url(), once: true }).finished,
+      );
+      const sql = postgres(server.url(), { max: 2, onnotice() {} });
+      const verified = await deadline.wait("the oracles", verify(sql, journals));
+      const [row] = await sql<{ gaps: number; aside: number }[]>`
+        select (select count(*)::int from bemi.gaps) as gaps, (select count(*)::int from bemi.set_aside) as aside`;
+      await sql.end();
+      problems.push(...verified.problems);
+      if (row?.aside) problems.push(`${row.aside} changes were set aside`);
+      changes = verified.changes;
+      gaps = row?.gaps ?? 0;
+    } catch (error) {
+      if (!(error instanceof WaitedInVain)) throw error;
+      problems.push(error.message);
     }
-    const journals = await deadline.wait(
-      "the clients to end",
-      Promise.all(clients.map((one) => one.journal)),
-    );
-    for (const worker of fleet.running) fleet.ask(worker);
-    await deadline.until("the workers to end", () => fleet.running.length === 0, 300_000);
-    await deadline.wait("what is left to be read", runWorker({ source: server.url(), once: true }).finished);
-
-    const sql = postgres(server.url(), { max: 2, onnotice() {} });
-    const verified = await deadline.wait("the oracles", verify(sql, journals));
-    const [row] = await sql<{ gaps: number; aside: number }[]>`
-      select (select count(*)::int from bemi.gaps) as gaps, (select count(*)::int from bemi.set_aside) as aside`;
-    await sql.end();
-    if (row?.aside) problems.push(`${row.aside} changes were set aside`);
     return {
       faults,
+      killed: fleet.killed,
       transactions: journals.flat().length,
-      changes: verified.changes,
-      gaps: row?.gaps ?? 0,
+      changes,
+      gaps,
       hasQuota: disk !== undefined,
-      problems: [...problems, ...verified.problems],
+      problems,
     };
   } finally {
     await server.remove();
     disk?.quota[Symbol.dispose]();
   }
+}
+
+function sum(counts: Readonly<Record<string, number>>): number {
+  return Object.values(counts).reduce((sum, n) => sum + n, 0);
 }
 
 function shuffled(names: readonly string[], next: (n: number) => number): string[] {

@@ -58,6 +58,8 @@ export function runToEnd({ command: [executable, ...before], args, env, cwd }: R
 export interface Running extends AsyncDisposable {
   /** The first match in what it printed, as soon as there is one. */
   printed(pattern: RegExp): Promise<RegExpExecArray>;
+  /** Its exit code, when it has ended by itself. */
+  ended(): Promise<number | null>;
   /** Its exit code, once it was told to end. */
   terminate(): Promise<number | null>;
 }
@@ -85,6 +87,7 @@ export function start({ command: [executable, ...before], args, env, cwd }: Run)
         ]);
       }
     },
+    ended: async () => (await exit)[0],
     terminate: async () => {
       child.kill("SIGTERM");
       return (await exit)[0];

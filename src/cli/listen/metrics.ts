@@ -57,9 +57,20 @@ const SLOT_GAUGES = {
   bemi_wal_bytes_per_second: ["WAL that the server wrote over the last minute", (slot) => slot.walRate],
 } satisfies Record<string, [string, (slot: SlotFacts) => number | undefined]>;
 
+const SLOT_COUNTERS = {
+  bemi_slot_spilled_bytes_total: [
+    "Bytes that the server wrote to its disk to decode transactions beyond logical_decoding_work_mem",
+    (slot) => slot.spilledBytes,
+  ],
+  bemi_slot_spilled_transactions_total: [
+    "Transactions that the server wrote to its disk to decode them",
+    (slot) => slot.spilledTransactions,
+  ],
+} satisfies Record<string, [string, (slot: SlotFacts) => number]>;
+
 /** The names of all metrics. */
 export const METRICS: readonly string[] = [
-  ...Object.keys({ ...COUNTERS, ...GAUGES, ...SLOT_GAUGES }),
+  ...Object.keys({ ...COUNTERS, ...GAUGES, ...SLOT_GAUGES, ...SLOT_COUNTERS }),
   "bemi_slot_wal_status",
   "bemi_worker_mode",
   "bemi_worker_last_error_timestamp_seconds",
@@ -121,6 +132,19 @@ export async function metrics(state: () => WorkerState, turnedAt: () => number):
     gauge(name, help, ["database", "slot"], () => {
       const { slot } = state();
       return slot ? [[ofSlot(slot), value(slot)]] : [];
+    });
+  }
+  for (const [name, [help, value]] of Object.entries(SLOT_COUNTERS)) {
+    new Counter({
+      name,
+      help,
+      labelNames: ["database", "slot"],
+      registers,
+      collect() {
+        this.reset();
+        const { slot } = state();
+        if (slot) this.inc(ofSlot(slot), value(slot));
+      },
     });
   }
   gauge(

@@ -38,6 +38,9 @@ export interface SlotFacts {
   readonly walRate: number | undefined;
   /** Until the server may remove WAL that was not read, in seconds, if nothing more is read meanwhile. */
   readonly timeToLoss: number | undefined;
+  /** What the server wrote to its disk while it decoded large transactions. */
+  readonly spilledBytes: number;
+  readonly spilledTransactions: number;
 }
 
 /** Milliseconds over which the rate of WAL is taken. */
@@ -84,6 +87,8 @@ export function workerState(
       safe,
       walRate,
       timeToLoss: timeToLoss(safe, walRate),
+      spilledBytes: Number(event.spilledBytes),
+      spilledTransactions: Number(event.spilledTransactions),
     };
   };
 
