@@ -6,4 +6,4 @@
 export { bemi } from "./middleware/bun.ts";
 export type { BunHandler, BunRoutes, RequestOf } from "./middleware/bun.ts";
 export { withBemi } from "./adapters/bun-sql.ts";
-export type { BunSqlClient, BunSqlOptions } from "./adapters/bun-sql.ts";
+export type { BunSqlClient, WrapOptions } from "./adapters/bun-sql.ts";

@@ -8,10 +8,11 @@ import { seen, TODOS } from "./support/todos.ts";
 
 const INSERT = "INSERT INTO todos (task) VALUES ('x') RETURNING id";
 
-// Statements as the packages' own code puts them together, read in their sources.
+// Statements as the packages' own code puts them together, read in the sources named, on GitHub under BemiHQ; django,
+// sqlalchemy and @bemi-db/prisma, which can be installed, have tests of their own that drive them.
 const EMITTED: readonly { by: string; statement: string; context: Record<string, unknown> }[] = [
   {
-    by: "bemi-django, percent-escaped, and doubled percents back from psycopg",
+    by: "bemi-django 0.1.3, percent-escaped, and doubled percents back from psycopg",
     statement: `INSERT INTO "todos" ("task") VALUES ('it''s') RETURNING "todos"."id" ` +
       `/*Bemi {"email": "zo\\u00eb%40example.com", "path": "/a%3Fb%3D=100% of", "glob": "%2A.ts", "SQL": "INSERT INTO \\"todos\\" (\\"task\\") VALUES (%s) RETURNING \\"todos\\".\\"id\\""} Bemi*/`,
     context: {
@@ -28,10 +29,17 @@ const EMITTED: readonly { by: string; statement: string; context: Record<string,
     context: { a: "1; 100% x@y", SQL: "INSERT INTO todos (task) VALUES ('x');" },
   },
   {
-    by: "bemi-rails",
+    by:
+      "bemi-rails, lib/bemi/context.rb: a query transformer with ActiveSupport's to_json, which escapes HTML",
     statement:
-      `${INSERT} /*Bemi {"user_id":1,"email":"a\\u0026b@example.com","path":"/todos%20x%40y"} Bemi*/`,
-    context: { user_id: 1, email: "a&b@example.com", path: "/todos%20x%40y", SQL: INSERT },
+      `${INSERT} /*Bemi {"user_id":1,"email":"\\u003ca\\u0026b@example.com\\u003e","note":"l1\\u2028l2 zoë","path":"/todos%20x%40y"} Bemi*/`,
+    context: {
+      user_id: 1,
+      email: "<a&b@example.com>",
+      note: "l1\u2028l2 zoë",
+      path: "/todos%20x%40y",
+      SQL: INSERT,
+    },
   },
   {
     by: "bemi-rails, with query log tags behind it",
@@ -44,32 +52,32 @@ const EMITTED: readonly { by: string; statement: string; context: Record<string,
     context: { SQL: INSERT },
   },
   {
-    by: "@bemi-db/prisma",
+    by: "bemi-prisma, src/index.ts",
     statement: `${INSERT} /*Bemi {"userId":1,"email":"zoë@example.com","q":"a/b /x"} Bemi*/`,
     context: { userId: 1, email: "zoë@example.com", q: "a/b /x", SQL: INSERT },
   },
   {
-    by: "@bemi-db/prisma with injectSqlInContext",
+    by: "bemi-prisma with injectSqlInContext",
     statement: `${INSERT} /*Bemi {"SQL":"INSERT INTO todos (task) VALUES ($1)","n":"%40"} Bemi*/`,
     context: { SQL: "INSERT INTO todos (task) VALUES ($1)", n: "%40" },
   },
   {
-    by: "@bemi-db/typeorm, behind the semicolon",
+    by: "bemi-typeorm, src/index.ts: onto whatever the client gets, here behind its semicolon",
     statement: `${INSERT}; /*Bemi {"userId":1} Bemi*/`,
     context: { userId: 1, SQL: INSERT },
   },
   {
-    by: "@bemi-db/typeorm, without a context",
+    by: "bemi-typeorm, without a context",
     statement: `${INSERT} /*Bemi undefined Bemi*/`,
     context: { SQL: INSERT },
   },
   {
-    by: "bemi-mikro-orm",
+    by: "bemi-mikro-orm and bemi-io-drizzle, src/index.ts",
     statement: `${INSERT} /*Bemi {"userId":1,"path":"/todos?q=%40"} Bemi*/`,
     context: { userId: 1, path: "/todos?q=%40", SQL: INSERT },
   },
   {
-    by: "bemi-sqlalchemy",
+    by: "bemi-sqlalchemy, bemi.py",
     statement:
       `${INSERT} /*Bemi {"email": "zo\\u00eb@example.com", "SQL": "INSERT INTO todos (task) VALUES ($1)"} Bemi*/`,
     context: { email: "zoë@example.com", SQL: "INSERT INTO todos (task) VALUES ($1)" },
@@ -112,6 +120,18 @@ onEachDatabase("the comments of other languages' Bemi packages", (open, server) 
       expect(contexts.slice(EMITTED.length)).toEqual(NOT_EMITTED.map((SQL) => ({ SQL })));
     });
   }
+
+  test("are joined by what @bemi-db/supabase-js sets for the session, as the application's context", async () => {
+    await using database = await open();
+    await todos(database, "trigger");
+    await database.port.transaction(async (tx) => {
+      // What its bemi_set_context(text), called by RPC, does: bemi-supabase-js, src/cli.ts.
+      await tx.query("select set_config('bemi.context', $1, false)", ['{"user_id":5}']);
+      await tx.execute(INSERT);
+      await tx.execute("select set_config('bemi.context', '', false)");
+    });
+    expect((await seen(database.port)).map(({ context }) => context.user_id)).toEqual([5]);
+  });
 
   test("are found in the view, as Rails' Bemi::Change asks for them", async () => {
     await using database = await open();

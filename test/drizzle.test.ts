@@ -169,7 +169,3 @@ onPglite(
       ({ db }) => withBemiForDrizzle(pglite({ client: db, schema })) as unknown as Drizzle,
     ),
 );
-
-test("what is no drizzle database is refused", () => {
-  expect(() => withBemiForDrizzle({ $client: {} })).toThrow(/takes a database of drizzle-orm/);
-});

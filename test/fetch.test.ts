@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { currentContext } from "../mod.ts";
+import { currentContext, onWarning } from "../mod.ts";
 import { bemi } from "../src/middleware/fetch.ts";
 
 test("the handler runs in the context of its request, with whatever else its host passes along", async () => {
@@ -34,4 +34,20 @@ test("the handler runs in the context of its request, with whatever else its hos
 test("a handler that throws still throws", async () => {
   const handler = bemi(() => Promise.reject(new Error("handler")), () => ({}));
   await expect(handler(new Request("http://localhost/"))).rejects.toThrow("handler");
+});
+
+test("a function whose context is no object, or comes later, is reported, and the request goes on", async () => {
+  const warnings: string[] = [];
+  onWarning((message) => warnings.push(message));
+  for (const wrong of [async () => ({ user_id: 1 }), () => "text", () => undefined]) {
+    const handler = bemi(() => Response.json(currentContext()), wrong as never);
+    const response = await handler(new Request("http://localhost/", { headers: { "x-request-id": "r1" } }));
+    expect(await response.json()).toEqual({ request_id: "r1" });
+  }
+  onWarning();
+  expect(warnings).toEqual([
+    expect.stringMatching(/must not be asynchronous/),
+    expect.stringMatching(/must be an object, not string/),
+    expect.stringMatching(/must be an object, not undefined/),
+  ]);
 });

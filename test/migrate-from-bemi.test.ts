@@ -1,9 +1,11 @@
-import { spawnSync } from "node:child_process";
+import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { expect, test } from "vitest";
+import { promisify } from "node:util";
+import { expect, test, vi } from "vitest";
 import { importChanges } from "../src/install/mod.ts";
 import { onEachServer, type TestDatabase } from "./support/databases.ts";
+import { fingerprint } from "./support/fingerprint.ts";
 import { FORMER_WORKER, formerTriggers, formerWorker } from "./support/former-bemi.ts";
 import { BEMI, install, maintain, SCHEMA, track, uninstall } from "./support/installation.ts";
 import { npmPackages } from "./support/npm-packages.ts";
@@ -17,19 +19,55 @@ const [guide = "", removal = ""] = /^## From Bemi's own worker$[^]*?^```sql\n([^
 ) ??
   [];
 
-function step(database: TestDatabase, command: string): string {
+const run = promisify(execFile);
+
+/** A step of the guide, while all else here goes on; gives what it says. */
+async function step(database: TestDatabase, command: string): Promise<string> {
   if (SCHEMA === "bemi") expect(guide, "the README's guide").toContain(`\`npx ${command}\``);
-  const { status, stderr } = spawnSync(
-    process.execPath,
-    ["dist/src/cli/bin.js", ...command.split(" ").slice(1), "--schema", SCHEMA],
-    {
-      cwd: root,
-      encoding: "utf8",
-      env: { PATH: process.env.PATH ?? "", DATABASE_URL: database.url as string },
+  const args = ["dist/src/cli/bin.js", ...command.split(" ").slice(1), "--schema", SCHEMA];
+  const env = { PATH: process.env.PATH ?? "", DATABASE_URL: database.url as string };
+  return (await run(process.execPath, args, { cwd: root, env })).stderr;
+}
+
+/** A client that never stops writing: its nth statement is by user n. */
+function clientOf(database: TestDatabase): AsyncDisposable & {
+  /** Once it has written so many more. */
+  more(count: number): Promise<void>;
+  /** How many it has written in all. */
+  stop(): Promise<number>;
+} {
+  const sql = database.connect({ max: 1 });
+  let [written, isStopped] = [0, false];
+  const finished = (async () => {
+    while (!isStopped) {
+      const user = written + 1;
+      const statement = user % 3 === 0
+        ? `update todos set task = 'by ${user}' where id = ${user - 1}`
+        : `insert into todos values (${user}, 'by ${user}')`;
+      await sql.unsafe(`${statement} /*Bemi {"user_id": ${user}} Bemi*/`);
+      written = user;
+      // As fast as the stand-in for their worker can follow.
+      await new Promise((done) => setTimeout(done, 10));
+    }
+  })();
+  const stop = async (): Promise<number> => {
+    isStopped = true;
+    await finished;
+    return written;
+  };
+  return {
+    more: async (count) => {
+      const enough = written + count;
+      await Promise.race([
+        finished,
+        vi.waitFor(() => expect(written).toBeGreaterThanOrEqual(enough), 60_000),
+      ]);
     },
-  );
-  expect(status, `${command}\n${stderr}`).toBe(0);
-  return stderr;
+    stop,
+    [Symbol.asyncDispose]: async () => {
+      await stop().finally(() => sql.end());
+    },
+  };
 }
 
 interface Row {
@@ -70,7 +108,7 @@ onEachServer("moving from Bemi's own triggers and worker", (open) => {
       const [first] = await readChanges(database);
 
       await write("CREATE todos 2", "insert into todos values (2, 'before the step')");
-      step(database, "bemi init --all");
+      await step(database, "bemi init --all");
       // Both record now; theirs must be able to read on, and their triggers, which write nothing, cost no row level.
       expect(await port.query(`select row_level from ${BEMI}.tracked_tables`)).toEqual([{
         row_level: false,
@@ -83,12 +121,14 @@ onEachServer("moving from Bemi's own triggers and worker", (open) => {
       await write("CREATE todos 4", "insert into todos values (4, 'their worker is stopped')");
       await port.execute(removal);
       await write("CREATE todos 5", "insert into todos values (5, 'their triggers are gone')");
-      expect(step(database, "bemi import-changes")).toMatch(/Imported 3 changes; 3 were in the log already/);
+      expect(await step(database, "bemi import-changes")).toMatch(
+        /Imported 3 changes; 3 were in the log already/,
+      );
 
       await write("CREATE todos 6", "insert into todos values (6, 'after')");
-      step(database, "bemi init --all --capture wal");
+      await step(database, "bemi init --all --capture wal");
       await write("UPDATE todos 6", "update todos set task = 'from the WAL' where id = 6");
-      step(database, "bemi worker --once");
+      await step(database, "bemi worker --once");
 
       const changes = await readChanges(database);
       expect(changes.map((row) => [row.what, row.user])).toEqual(written);
@@ -103,7 +143,7 @@ onEachServer("moving from Bemi's own triggers and worker", (open) => {
       expect(await port.query(`select from ${BEMI}.changes_default`)).toEqual([]);
       await maintain(database.db);
       expect(await readChanges(database)).toEqual(changes);
-      step(database, "bemi doctor");
+      await step(database, "bemi doctor");
       // An imported change is found by its id, which is not one of ours.
       const [found] = await port.query<{ at: boolean }>(
         `select (m).at = (select committed_at from changes where id = '${first?.id}') as at
@@ -111,6 +151,51 @@ onEachServer("moving from Bemi's own triggers and worker", (open) => {
       );
       expect(found?.at).toBe(true);
       await port.execute(`drop owned by ${role}; drop role ${role}`);
+    },
+  );
+
+  test.skipIf(!former)("a client that never stops writing loses no change, and has none twice", async () => {
+    await using database = await open();
+    const { port } = database;
+    await port.execute(
+      `create table todos (id int primary key, task text); alter table todos replica identity full;
+      ${FORMER_WORKER} ${former && formerTriggers(former)}`,
+    );
+    await port.execute("select pg_create_logical_replication_slot('bemi_local', 'test_decoding')");
+    await using client = clientOf(database);
+    await client.more(10);
+    await formerWorker(port);
+    await client.more(5);
+    await step(database, "bemi init --all");
+    await client.more(10);
+    await formerWorker(port);
+    await client.more(10);
+    await port.execute(removal);
+    await client.more(10);
+    await step(database, "bemi import-changes");
+    await client.more(10);
+    await step(database, "bemi init --all --capture wal");
+    await client.more(10);
+    const written = await client.stop();
+    await step(database, "bemi worker --once");
+    const users = (await readChanges(database)).map(({ user }) => user);
+    expect(users).toEqual(Array.from({ length: written }, (_, n) => n + 1));
+  });
+
+  test.skipIf(!former)(
+    "what the packages' migrations made is gone by the guide's SQL, Supabase's as well",
+    async () => {
+      await using database = await open();
+      const { port } = database;
+      const before = await fingerprint(port);
+      await port.execute(`create table todos (id int primary key, task text);
+      ${former && formerTriggers(former)}
+      create publication dbz_publication for all tables;
+      create function bemi_set_context(context text) returns text language sql as $$ select context $$;
+      create function _bemi_pass_sb_context_func() returns trigger language plpgsql as $$ begin return new; end $$;
+      create trigger _bemi_row_trigger_sb before insert on todos for each row execute function _bemi_pass_sb_context_func();
+      ${removal} drop table todos`);
+      expect(await fingerprint(port)).toEqual(before);
     },
   );
 

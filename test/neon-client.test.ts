@@ -3,6 +3,7 @@ import { drizzle } from "drizzle-orm/neon-http";
 import { pgTable, text } from "drizzle-orm/pg-core";
 import { expect, test } from "vitest";
 import { onWarning, withContext } from "../mod.ts";
+import { withBemi as withBemiForDrizzle } from "../src/adapters/drizzle.ts";
 import { withBemi } from "../src/adapters/neon.ts";
 import { onEachServer, type TestDatabase } from "./support/databases.ts";
 import { install, track } from "./support/installation.ts";
@@ -135,10 +136,13 @@ onEachServer("withBemi for Neon's driver", (open) => {
     }
   });
 
-  test("drizzle takes the wrapped function", async () => {
+  test.each([
+    ["takes the wrapped function", (url: string) => drizzle({ client: withBemi(neon(url)) })],
+    ["is wrapped itself, where it makes the function", (url: string) => withBemiForDrizzle(drizzle(url))],
+  ])("drizzle %s", async (_, connect) => {
     await using setup = await setUp();
     const todos = pgTable("todos", { task: text().notNull() });
-    const db = drizzle({ client: withBemi(neon(setup.url)) });
+    const db = connect(setup.url);
     await as(1, async () => {
       expect(await db.insert(todos).values({ task: "a" }).returning()).toEqual([{ task: "a" }]);
       await db.batch([db.insert(todos).values({ task: "b" }), db.insert(todos).values({ task: "c" })]);

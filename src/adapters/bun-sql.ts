@@ -5,12 +5,15 @@
  */
 import { bindAsync } from "../context/bind-async.ts";
 import { laterStatementContext } from "../context/statement-context.ts";
-import { warn } from "../context/warn.ts";
-import { BemiError } from "../errors.ts";
 import { type BunQuery, bunQueryAccess, type QueryAccess } from "./bun-query.ts";
-import { refusesTransactions } from "./refuses-transactions.ts";
-import { type StatementKind, statementKind } from "./statement-kind.ts";
+import { refusesTransactions, warnOfBareRun } from "./refuses-transactions.ts";
+import { type StatementKind, statementKind, UNREAD } from "./statement-kind.ts";
 import { contextAhead, type TransactionContext, UNKNOWN } from "./transaction-context.ts";
+import { unsupportedClient } from "./unsupported-client.ts";
+import { wrapOnce } from "./wrap-once.ts";
+import { getsContextAlone, type WrapOptions } from "./wrap-options.ts";
+
+export type { WrapOptions } from "./wrap-options.ts";
 
 /** What of Bun's `SQL` is replaced; everything else stays as it is. */
 export interface BunSqlClient {
@@ -25,16 +28,6 @@ export interface BunSqlClient {
   /** Takes a connection out of the pool. */
   // deno-lint-ignore no-explicit-any
   reserve(...args: any[]): any;
-}
-
-/** Options of {@linkcode withBemi}. */
-export interface BunSqlOptions {
-  /**
-   * Which statements outside a transaction get one of their own, with the context: those with a data-modifying
-   * keyword, or all, for functions that write (`select complete_todo(1)`).
-   * @default "writes"
-   */
-  readonly wrap?: "writes" | "all";
 }
 
 type Callback = (sql: Sql) => unknown;
@@ -65,8 +58,6 @@ interface Asked {
   readonly isFile: boolean;
 }
 
-const wrappers: WeakSet<object> = new WeakSet();
-
 /**
  * Wraps Bun's `sql`, or a `new SQL(…)`: a write made within a context carries it; outside one nothing changes.
  * A write outside a transaction gets one of its own, in the same round trip where statements are prepared.
@@ -79,23 +70,22 @@ const wrappers: WeakSet<object> = new WeakSet();
  * const sql = withBemi(new SQL("postgres://localhost/app"));
  * ```
  */
-export function withBemi<S extends BunSqlClient>(sql: S, options: BunSqlOptions = {}): S {
-  if (wrappers.has(sql)) return sql;
+export function withBemi<S extends BunSqlClient>(sql: S, options: WrapOptions = {}): S {
   const access = typeof sql === "function" && typeof sql.reserve === "function" &&
     bunQueryAccess(sql.unsafe(""));
   if (!access) {
-    throw new BemiError("unsupported_client", "withBemi of @bemi/core/bun takes Bun's own SQL client", {
-      hint: "Pass `sql` or `new SQL(…)` of Bun 1.2 or later; other clients have a withBemi of their own.",
+    throw unsupportedClient(sql, {
+      subpath: "bun",
+      takes: "Bun's own SQL client",
+      hint: "Pass `sql` or `new SQL(…)` of Bun 1.2 or later.",
     });
   }
-  const wrapped = wrapPool(sql as unknown as Sql, access, options.wrap === "all");
-  wrappers.add(wrapped);
-  return wrapped as unknown as S;
+  return wrapOnce(sql, () => wrapPool(sql as unknown as Sql, access, options));
 }
 
-function wrapPool(sql: Sql, access: QueryAccess, all: boolean): Sql {
+function wrapPool(sql: Sql, access: QueryAccess, options: WrapOptions): Sql {
   const run = (asked: Asked): unknown => {
-    const context = contextToSend(asked, access, all);
+    const context = contextAlone(asked, access, options);
     if (context === undefined) return asked.send();
     return runInTransaction(asked, context, access, async () => {
       const reserved = await sql.reserve();
@@ -104,7 +94,7 @@ function wrapPool(sql: Sql, access: QueryAccess, all: boolean): Sql {
   };
   return wrap(sql, access, run, {
     ...transactions(sql, access),
-    reserve: async () => wrapReserved(await sql.reserve(), access, all),
+    reserve: async () => wrapReserved(await sql.reserve(), access, options),
   });
 }
 
@@ -120,22 +110,12 @@ function bindCallback(args: unknown[], wrapping: (fn: Callback) => Callback): un
   return args.map((value) => typeof value === "function" ? wrapping(bindAsync(value as Callback)) : value);
 }
 
-/** A file's text is not known before Bun has read it: taken for a write. */
-const UNREAD: StatementKind = {
-  writes: true,
-  controls: false,
-  rollsBack: true,
-  leaves: undefined,
-  isSimple: true,
-};
-
 const kindOf = ({ query, isFile }: Asked, access: QueryAccess): StatementKind =>
   isFile ? UNREAD : statementKind(access.text(query));
 
 /** The context to run a query with in a transaction of its own, or `undefined` where it needs none. */
-function contextToSend(asked: Asked, access: QueryAccess, all: boolean): string | undefined {
-  const kind = kindOf(asked, access);
-  return kind.controls || !(kind.writes || all) ? undefined : asked.context();
+function contextAlone(asked: Asked, access: QueryAccess, options: WrapOptions): string | undefined {
+  return getsContextAlone(kindOf(asked, access), options) ? asked.context() : undefined;
 }
 
 async function runInTransaction(
@@ -163,7 +143,7 @@ async function runInTransaction(
   const first = await outcome;
   const failed = await commit;
   if ("error" in first && refusesTransactions(first.error)) {
-    warn("a statement cannot run inside a transaction: it ran without its context");
+    warnOfBareRun();
     // Bun runs no query twice.
     const again = access.modified(remake(on), query);
     await again.then((value) => settle({ value }), (error: unknown) => settle({ error }));
@@ -200,14 +180,14 @@ function sendAhead(
   if (ahead !== undefined) submit(sendContext(sql, ahead));
 }
 
-function wrapReserved(sql: Sql, access: QueryAccess, all: boolean): Sql {
+function wrapReserved(sql: Sql, access: QueryAccess, options: WrapOptions): Sql {
   const state = { sent: "", isOpen: false };
   const run = (asked: Asked): unknown => {
     const kind = kindOf(asked, access);
     if (state.isOpen) {
       sendAhead(sql, state, kind, asked.context);
     } else {
-      const context = kind.leaves ? undefined : contextToSend(asked, access, all);
+      const context = kind.leaves ? undefined : contextAlone(asked, access, options);
       if (context !== undefined) {
         return runInTransaction(asked, context, access, () => Promise.resolve({ on: sql, release() {} }));
       }

@@ -8,19 +8,14 @@ import { statementContext } from "../context/statement-context.ts";
 import { warn } from "../context/warn.ts";
 import { replacing } from "./replacing.ts";
 import { statementKind } from "./statement-kind.ts";
+import { unsupportedClient } from "./unsupported-client.ts";
+import { wrapOnce } from "./wrap-once.ts";
+import type { WrapOptions } from "./wrap-options.ts";
 
-/** Options of {@linkcode withComment}. */
-export interface StatementCommentOptions {
-  /**
-   * Which statements get the context: those with a data-modifying keyword, or all, for functions that write
-   * (`select complete_todo(1)`).
-   * @default "writes"
-   */
-  readonly wrap?: "writes" | "all";
-}
+export type { WrapOptions } from "./wrap-options.ts";
 
 /** Options of {@linkcode withBemi}. */
-export interface CommentOptions extends StatementCommentOptions {
+export interface CommentOptions extends WrapOptions {
   /**
    * The client's methods whose first argument is the SQL, or an object that has it as `text` or `sql`.
    * @default ["query"]
@@ -32,6 +27,7 @@ export interface CommentOptions extends StatementCommentOptions {
  * Wraps a client: a write made within a context carries it in a comment, in and outside transactions; outside a context
  * nothing changes. A prepared statement with a name keeps its text, and goes without, with a warning.
  *
+ * @throws {BemiError} `unsupported_client`
  * @example
  * ```ts
  * import pg from "pg"; // stands for any client; this one has an adapter of its own
@@ -41,11 +37,21 @@ export interface CommentOptions extends StatementCommentOptions {
  */
 export function withBemi<C extends object>(client: C, options: CommentOptions = {}): C {
   const { methods = ["query"] } = options;
+  const missing = methods.find((name) =>
+    typeof (client as Record<string, unknown> | undefined)?.[name] !== "function"
+  );
+  if (missing !== undefined) {
+    throw unsupportedClient(client, {
+      subpath: "comment",
+      takes: `a client with the method "${missing}"`,
+      hint: 'Name the client\'s methods that take SQL: withBemi(client, { methods: ["query"] }).',
+    });
+  }
   const own = Object.fromEntries(methods.map((name) => [name, (statement: unknown, ...rest: unknown[]) => {
     const method = Reflect.get(client, name) as (...args: unknown[]) => unknown;
     return method.call(client, commented(statement, options), ...rest);
   }]));
-  return replacing(client, own);
+  return wrapOnce(client, () => replacing(client, own));
 }
 
 /**
@@ -58,7 +64,7 @@ export function withBemi<C extends object>(client: C, options: CommentOptions = 
  * console.log(withComment("DELETE FROM todos")); // … /*Bemi {"user_id":42} Bemi*\/
  * ```
  */
-export function withComment(sql: string, options: StatementCommentOptions = {}): string {
+export function withComment(sql: string, options: WrapOptions = {}): string {
   const context = statementContext();
   if (context === undefined) return sql;
   if (options.wrap !== "all" && !statementKind(sql).writes) return sql;

@@ -3,27 +3,21 @@
  *
  * @module
  */
-import { BemiError } from "../errors.ts";
 import { bunQueryAccess } from "./bun-query.ts";
 import { type BunSqlClient, withBemi as withBunSql } from "./bun-sql.ts";
-import { type PgClient, withBemi as withPg } from "./pg.ts";
+import { type NeonHttpClient, withBemi as withNeon } from "./neon.ts";
+import type { PgClient } from "./pg.ts";
 import { type PgliteClient, withBemi as withPglite } from "./pglite.ts";
 import { type PostgresClient, withBemi as withPostgres } from "./postgres.ts";
+import { unsupportedClient } from "./unsupported-client.ts";
+import type { WrapOptions } from "./wrap-options.ts";
+
+export type { WrapOptions } from "./wrap-options.ts";
 
 /** What of a drizzle database is replaced; everything else stays as it is. */
 export interface DrizzleDatabase {
-  /** The client of a database that drizzle-orm made over postgres.js, node-postgres, PGlite or Bun's SQL. */
+  /** The client of a database that drizzle-orm made over postgres.js, node-postgres, PGlite, Bun's SQL or Neon. */
   readonly $client: unknown;
-}
-
-/** Options of {@linkcode withBemi}. */
-export interface DrizzleOptions {
-  /**
-   * Which statements outside a transaction get the context: those with a data-modifying keyword, or all, for
-   * functions that write (`select complete_todo(1)`).
-   * @default "writes"
-   */
-  readonly wrap?: "writes" | "all";
 }
 
 /**
@@ -38,16 +32,14 @@ export interface DrizzleOptions {
  * const db = withBemi(drizzle("postgres://localhost/app"));
  * ```
  */
-export function withBemi<D extends DrizzleDatabase>(db: D, options: DrizzleOptions = {}): D {
-  const { session } = db as unknown as { session?: object };
+export function withBemi<D extends DrizzleDatabase>(db: D, options: WrapOptions = {}): D {
+  const { session } = (db ?? {}) as { session?: object };
   if (!session || !("client" in session) || !isObject(db.$client)) {
-    throw new BemiError(
-      "unsupported_client",
-      "withBemi of @bemi/core/drizzle takes a database of drizzle-orm",
-      {
-        hint: "Pass what drizzle(…) returns for postgres.js, node-postgres, PGlite or Bun's SQL.",
-      },
-    );
+    throw unsupportedClient(db, {
+      subpath: "drizzle",
+      takes: "a database of drizzle-orm",
+      hint: "Pass what drizzle(…) returns for postgres.js, node-postgres, PGlite, Bun's SQL or Neon.",
+    });
   }
   const client = wrapClient(db.$client, options);
   // All that drizzle sends goes by its session's client.
@@ -57,13 +49,14 @@ export function withBemi<D extends DrizzleDatabase>(db: D, options: DrizzleOptio
   }) as D;
 }
 
-function wrapClient(client: object, options: DrizzleOptions): unknown {
+function wrapClient(client: object, options: WrapOptions): unknown {
   if (typeof client === "function" && "unsafe" in client) {
     const sql = client as unknown as PostgresClient & BunSqlClient;
     return bunQueryAccess(sql.unsafe("")) ? withBunSql(sql, options) : withPostgres(sql, options);
   }
   if ("exec" in client) return withPglite(client as PgliteClient, options);
-  return withPg(client as PgClient, options);
+  // Neon's driver over HTTP, or what is as pg's: pg itself, and Neon's over WebSockets.
+  return withNeon(client as NeonHttpClient | PgClient, options);
 }
 
 function isObject(value: unknown): value is object {

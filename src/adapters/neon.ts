@@ -3,13 +3,18 @@
  *
  * @module
  */
+import { SET_CONTEXT } from "../context/context-sql.ts";
 import { laterStatementContext, statementContext } from "../context/statement-context.ts";
-import { warn } from "../context/warn.ts";
 import { type PgClient, withBemi as withPg } from "./pg.ts";
-import { refusesTransactions } from "./refuses-transactions.ts";
+import { refusesTransactions, warnOfBareRun } from "./refuses-transactions.ts";
 import { replacing } from "./replacing.ts";
 import { statementKind } from "./statement-kind.ts";
 import { contextAhead, type TransactionContext } from "./transaction-context.ts";
+import { unsupportedClient } from "./unsupported-client.ts";
+import { wrapOnce } from "./wrap-once.ts";
+import { getsContextAlone, type WrapOptions } from "./wrap-options.ts";
+
+export type { WrapOptions } from "./wrap-options.ts";
 
 /** What of the function that `neon(…)` returns is replaced; everything else stays as it is. */
 export interface NeonHttpClient {
@@ -21,16 +26,6 @@ export interface NeonHttpClient {
   /** Runs several statements as one transaction, in one request. */
   // deno-lint-ignore no-explicit-any
   transaction(...args: any[]): any;
-}
-
-/** Options of {@linkcode withBemi}. */
-export interface NeonOptions {
-  /**
-   * Which statements outside a transaction get the context: those with a data-modifying keyword, or all, for
-   * functions that write (`select complete_todo(1)`).
-   * @default "writes"
-   */
-  readonly wrap?: "writes" | "all";
 }
 
 /** A lazy query over HTTP: what of its inner life is used here. */
@@ -59,11 +54,21 @@ type Batch = readonly NeonQuery[] | ((sql: Sql) => readonly NeonQuery[]);
  * const sql = withBemi(neon("postgres://user:password@host.neon.tech/app"));
  * ```
  */
-export function withBemi<C extends NeonHttpClient | PgClient>(client: C, options: NeonOptions = {}): C {
+export function withBemi<C extends NeonHttpClient | PgClient>(client: C, options: WrapOptions = {}): C {
   if (typeof client === "function" && "transaction" in client) {
-    return wrapHttp(client as unknown as Sql, options.wrap === "all") as unknown as C;
+    return wrapOnce(client, () => wrapHttp(client as unknown as Sql, options));
   }
-  return withPg("totalCount" in client ? overWebSocket(client) : client as PgClient, options) as C;
+  if (!client || typeof client.query !== "function" || typeof (client as PgClient).connect !== "function") {
+    throw unsupportedClient(client, {
+      subpath: "neon",
+      takes: "what neon(…) returns, or Neon's Pool or Client",
+      hint: "Pass what neon(…) or new Pool(…) of @neondatabase/serverless returns.",
+    });
+  }
+  return wrapOnce(
+    client,
+    () => withPg("totalCount" in client ? overWebSocket(client) : client as PgClient, options),
+  );
 }
 
 /** With `poolQueryViaFetch` a pool sends single queries over HTTP, without the context: within one it may not. */
@@ -76,32 +81,30 @@ function overWebSocket<P extends object>(pool: P): P & PgClient {
   }) as P & PgClient;
 }
 
-function wrapHttp(sql: Sql, all: boolean): Sql {
+function wrapHttp(sql: Sql, options: WrapOptions): Sql {
   const contexts = new WeakMap<NeonQuery, () => string | undefined>();
-  const setContext = (context: string): NeonQuery =>
-    sql.query("select set_config('bemi.context', $1, true)", [context]);
+  const setContext = (context: string): NeonQuery => sql.query(SET_CONTEXT, [context]);
 
   const adopt = (query: NeonQuery): NeonQuery => {
     const context = laterStatementContext();
     contexts.set(query, context);
     const bare = query.execute;
-    query.execute = async (data, options) => {
-      const kind = statementKind(textOf(query.queryData));
-      const text = kind.controls || !(kind.writes || all) ? undefined : context();
-      if (text === undefined) return await bare.call(query, data, options);
+    query.execute = async (data, sending) => {
+      const text = getsContextAlone(statementKind(textOf(query.queryData)), options) ? context() : undefined;
+      if (text === undefined) return await bare.call(query, data, sending);
       try {
         const { fetchOptions } = query.opts ?? {};
         return (await sql.transaction([setContext(text), query], fetchOptions ? { fetchOptions } : {}))[1];
       } catch (error) {
         if (!refusesTransactions(error)) throw error;
-        warn("a statement cannot run inside a transaction: it ran without its context");
-        return await bare.call(query, data, options);
+        warnOfBareRun();
+        return await bare.call(query, data, sending);
       }
     };
     return query;
   };
 
-  const transaction = async (batch: Batch, ...options: [object?]): Promise<unknown[]> => {
+  const transaction = async (batch: Batch, ...rest: [object?]): Promise<unknown[]> => {
     const queries = typeof batch === "function" ? batch(wrapped) : batch;
     const state: TransactionContext = { sent: "" };
     const sent = queries.flatMap((query) => {
@@ -109,7 +112,7 @@ function wrapHttp(sql: Sql, all: boolean): Sql {
       const ahead = contextAhead(state, kind, contexts.get(query) ?? statementContext);
       return ahead === undefined ? [query] : [setContext(ahead), query];
     });
-    const results = await sql.transaction(sent, ...options);
+    const results = await sql.transaction(sent, ...rest);
     return results.filter((_, n) => queries.includes(sent[n] as NeonQuery));
   };
 

@@ -1,7 +1,6 @@
 import { bindAsync } from "../context/bind-async.ts";
 import { contextLiteralSql } from "../context/context-sql.ts";
 import { statementContext } from "../context/statement-context.ts";
-import { warn } from "../context/warn.ts";
 import {
   bindHandlers,
   type Connection,
@@ -13,10 +12,11 @@ import {
   sendContextAhead,
   type Submittable,
 } from "./pg-query.ts";
-import { refusesTransactions } from "./refuses-transactions.ts";
+import { refusesTransactions, warnOfBareRun } from "./refuses-transactions.ts";
 import { replacing } from "./replacing.ts";
 import { type StatementKind, statementKind } from "./statement-kind.ts";
 import { contextAhead, type TransactionContext, UNKNOWN } from "./transaction-context.ts";
+import { getsContextAlone, type WrapOptions } from "./wrap-options.ts";
 
 /** A pg `Client`, loosely. */
 export interface RawClient {
@@ -53,17 +53,18 @@ const wrappers: Readonly<Record<"writes" | "all", WeakMap<RawClient, RawClient>>
 };
 
 /** The same wrapper each time, so that a pooled connection is the same object, whoever has it. */
-export function wrapClient(client: RawClient, wrap: "writes" | "all"): RawClient {
-  const known = wrappers[wrap].get(client);
+export function wrapClient(client: RawClient, options: WrapOptions): RawClient {
+  const made = wrappers[options.wrap ?? "writes"];
+  const known = made.get(client);
   if (known) return known;
   const wrapper = replacing(client, {
-    query: makeQuery(client, wrap === "all"),
+    query: makeQuery(client, options),
     connect: (callback?: () => void) =>
       callback
         ? client.connect(bindAsync(callback))
         : client.connect()?.then((result) => result === client ? wrapper : result),
   });
-  wrappers[wrap].set(client, wrapper);
+  made.set(client, wrapper);
   return wrapper;
 }
 
@@ -80,7 +81,7 @@ function stateOf(client: RawClient): State {
   return state;
 }
 
-function makeQuery(client: RawClient, all: boolean): (...args: unknown[]) => unknown {
+function makeQuery(client: RawClient, options: WrapOptions): (...args: unknown[]) => unknown {
   const state = stateOf(client);
   const start = (statement: Statement): void => {
     if (state.lock) {
@@ -101,7 +102,7 @@ function makeQuery(client: RawClient, all: boolean): (...args: unknown[]) => unk
     if (args[0] == null || context === undefined && isUntouched) return client.query(...bindCallbacks(args));
     const { query, result } = prepareQuery(client, args);
     const kind = statementKind(textOf(query, client.connection));
-    const isWrite = context !== undefined && !kind.controls && (kind.writes || all);
+    const isWrite = context !== undefined && getsContextAlone(kind, options);
     start({ query, kind, context, isWrite });
     return result;
   };
@@ -152,7 +153,7 @@ async function sendAlone(client: RawClient, state: State, statement: Statement):
 }
 
 function repeatBare(client: RawClient, query: Submittable): void {
-  warn("a statement cannot run inside a transaction: it ran without its context");
+  warnOfBareRun();
   client.query(query);
 }
 

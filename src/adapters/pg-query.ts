@@ -1,4 +1,5 @@
 import { bindAsync } from "../context/bind-async.ts";
+import { SET_CONTEXT } from "../context/context-sql.ts";
 import { sqlstateOf } from "../database/sqlstate.ts";
 import { refusesTransactions } from "./refuses-transactions.ts";
 
@@ -93,7 +94,7 @@ export function sendContextAhead(
   };
   connection.stream.cork?.();
   try {
-    connection.parse({ text: "select set_config('bemi.context', $1, true)" }, true);
+    connection.parse({ text: SET_CONTEXT }, true);
     connection.bind({ values: [context] }, true);
     connection.execute({}, true);
     if (!options.inTransaction && isOwnQuery(query)) query.requiresPreparation = () => true;

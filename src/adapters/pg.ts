@@ -4,9 +4,14 @@
  * @module
  */
 import { bindAsync } from "../context/bind-async.ts";
-import { BemiError } from "../errors.ts";
+import type { BemiError } from "../errors.ts";
 import { type RawClient, wrapClient } from "./pg-client.ts";
 import { type Own, replacing } from "./replacing.ts";
+import { unsupportedClient } from "./unsupported-client.ts";
+import { wrapOnce } from "./wrap-once.ts";
+import type { WrapOptions } from "./wrap-options.ts";
+
+export type { WrapOptions } from "./wrap-options.ts";
 
 /** What of a pg `Pool` or `Client` is replaced; everything else stays as it is. */
 export interface PgClient {
@@ -28,26 +33,12 @@ export interface PgModule {
   readonly Client: new (...args: any[]) => any;
 }
 
-/** Options of {@linkcode withBemi}. */
-export interface PgOptions {
-  /**
-   * Which statements outside a transaction get the context: those with a data-modifying keyword, or all, for
-   * functions that write (`select complete_todo(1)`).
-   * @default "writes"
-   */
-  readonly wrap?: "writes" | "all";
-}
-
 interface RawPool {
   connect(callback?: ConnectCallback): Promise<RawClient> | undefined;
   query(...args: unknown[]): unknown;
 }
 
-type Mode = "writes" | "all";
-
 type ConnectCallback = (error: unknown, client: RawClient | undefined, release: unknown) => void;
-
-const wrappers: WeakSet<object> = new WeakSet();
 
 /**
  * Wraps a pg `Pool` or `Client`, or the module `pg`: a write made within a context carries it; outside one nothing
@@ -61,16 +52,15 @@ const wrappers: WeakSet<object> = new WeakSet();
  * const pool = withBemi(new pg.Pool());
  * ```
  */
-export function withBemi<C extends PgClient | PgModule>(client: C, options: PgOptions = {}): C {
-  if (wrappers.has(client)) return client;
-  const wrap = options.wrap ?? "writes";
-  const wrapped = isModule(client)
-    ? wrapModule(client, wrap)
-    : "totalCount" in client
-    ? wrapPool(client as unknown as RawPool, wrap)
-    : wrapClient(asClient(client), wrap);
-  wrappers.add(wrapped);
-  return wrapped as unknown as C;
+export function withBemi<C extends PgClient | PgModule>(client: C, options: WrapOptions = {}): C {
+  if (typeof client !== "object" && typeof client !== "function" || client === null) {
+    throw unsupported(client);
+  }
+  return wrapOnce(client, () => {
+    if (isModule(client)) return wrapModule(client, options);
+    if ("totalCount" in client) return wrapPool(client as unknown as RawPool, options);
+    return wrapClient(asClient(client), options);
+  });
 }
 
 function isModule(client: object): client is PgModule {
@@ -79,13 +69,18 @@ function isModule(client: object): client is PgModule {
 
 function asClient(client: object): RawClient {
   if ("connection" in client && "query" in client) return client as RawClient;
-  throw new BemiError("unsupported_client", "withBemi of @bemi/core/pg takes a Pool or a Client of pg", {
-    hint: "Pass what new pg.Pool(…) returns; pg's native bindings cannot be wrapped.",
-  });
+  throw unsupported(client);
 }
 
-function wrapPool(pool: RawPool, mode: Mode): RawPool {
-  const wrap = (client: RawClient): RawClient => wrapClient(asClient(client), mode);
+const unsupported = (client: unknown): BemiError =>
+  unsupportedClient(client, {
+    subpath: "pg",
+    takes: "a Pool or a Client of pg, or the module",
+    hint: "Pass what new pg.Pool(…) returns; pg's native bindings cannot be wrapped.",
+  });
+
+function wrapPool(pool: RawPool, options: WrapOptions): RawPool {
+  const wrap = (client: RawClient): RawClient => wrapClient(asClient(client), options);
   const own: Own = {
     connect: (callback?: ConnectCallback) => {
       if (!callback) return pool.connect()?.then(wrap);
@@ -100,11 +95,10 @@ function wrapPool(pool: RawPool, mode: Mode): RawPool {
   return wrapped;
 }
 
-function wrapModule(module: PgModule, wrap: Mode): PgModule {
+function wrapModule(module: PgModule, options: WrapOptions): PgModule {
   const wrapping = <T extends PgModule["Pool"]>(made: T): T =>
     new Proxy(made, {
-      construct: (target, args, self) =>
-        withBemi(Reflect.construct(target, args, self) as PgClient, { wrap }),
+      construct: (target, args, self) => withBemi(Reflect.construct(target, args, self) as PgClient, options),
     });
   return replacing(module, { Pool: wrapping(module.Pool), Client: wrapping(module.Client) });
 }

@@ -4,12 +4,17 @@
  * @module
  */
 import { AsyncLocalStorage } from "node:async_hooks";
+import { SET_CONTEXT } from "../context/context-sql.ts";
 import { statementContext } from "../context/statement-context.ts";
-import { warn } from "../context/warn.ts";
-import { refusesTransactions } from "./refuses-transactions.ts";
+import { refusesTransactions, warnOfBareRun } from "./refuses-transactions.ts";
 import { replacing } from "./replacing.ts";
 import { statementKind } from "./statement-kind.ts";
 import { contextAhead, type TransactionContext, UNKNOWN } from "./transaction-context.ts";
+import { unsupportedClient } from "./unsupported-client.ts";
+import { wrapOnce } from "./wrap-once.ts";
+import { getsContextAlone, type WrapOptions } from "./wrap-options.ts";
+
+export type { WrapOptions } from "./wrap-options.ts";
 
 /** A method that settles later; its arguments do not matter here. */
 export type AsyncMethod = (...args: never[]) => Promise<unknown>;
@@ -24,16 +29,6 @@ export interface PgliteClient {
   readonly sql: AsyncMethod;
   /** Runs a function in a transaction. */
   readonly transaction: AsyncMethod;
-}
-
-/** Options of {@linkcode withBemi}. */
-export interface PgliteOptions {
-  /**
-   * Which statements outside a transaction get one of their own, with the context: those with a data-modifying
-   * keyword, or all, for functions that write (`select complete_todo(1)`).
-   * @default "writes"
-   */
-  readonly wrap?: "writes" | "all";
 }
 
 interface Transaction {
@@ -53,12 +48,11 @@ interface OpenTransaction {
   isOpen: boolean;
 }
 
-const SET_CONTEXT = "select set_config('bemi.context', $1, true)";
-
 /**
  * Wraps a PGlite: a write made within a context carries it; outside one nothing changes.
  * PGlite has one session, and calling `db.query` within `db.transaction` blocks forever: here it joins the transaction.
  *
+ * @throws {BemiError} `unsupported_client`
  * @example
  * ```ts
  * import { PGlite } from "@electric-sql/pglite";
@@ -66,8 +60,18 @@ const SET_CONTEXT = "select set_config('bemi.context', $1, true)";
  * const db = withBemi(await PGlite.create());
  * ```
  */
-export function withBemi<D extends PgliteClient>(db: D, options: PgliteOptions = {}): D {
-  const inner = db as unknown as Pglite;
+export function withBemi<D extends PgliteClient>(db: D, options: WrapOptions = {}): D {
+  if (typeof db?.exec !== "function" || typeof db.transaction !== "function") {
+    throw unsupportedClient(db, {
+      subpath: "pglite",
+      takes: "a PGlite",
+      hint: "Pass what `await PGlite.create()` returns.",
+    });
+  }
+  return wrapOnce(db, () => wrapDatabase(db as unknown as Pglite, options));
+}
+
+function wrapDatabase(inner: Pglite, options: WrapOptions): Pglite {
   const current: AsyncLocalStorage<OpenTransaction> = new AsyncLocalStorage();
   const joined = (): OpenTransaction | undefined => {
     const open = current.getStore();
@@ -78,8 +82,7 @@ export function withBemi<D extends PgliteClient>(db: D, options: PgliteOptions =
     const open = joined();
     if (open) return await open.tx[method](sql, ...rest);
     const context = statementContext();
-    const kind = statementKind(sql);
-    if (context === undefined || kind.controls || !(kind.writes || options.wrap === "all")) {
+    if (context === undefined || !getsContextAlone(statementKind(sql), options)) {
       return await inner[method](sql, ...rest);
     }
     try {
@@ -89,7 +92,7 @@ export function withBemi<D extends PgliteClient>(db: D, options: PgliteOptions =
       });
     } catch (error) {
       if (!refusesTransactions(error)) throw error;
-      warn("a statement cannot run inside a transaction: it ran without its context");
+      warnOfBareRun();
       return await inner[method](sql, ...rest);
     }
   };
@@ -113,7 +116,7 @@ export function withBemi<D extends PgliteClient>(db: D, options: PgliteOptions =
     },
   };
 
-  const wrapped = replacing(db, replaced);
+  const wrapped = replacing(inner, replaced);
   return wrapped;
 }
 

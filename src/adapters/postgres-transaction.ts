@@ -1,9 +1,8 @@
 import { contextLiteralSql } from "../context/context-sql.ts";
-import { warn } from "../context/warn.ts";
 import { BemiError } from "../errors.ts";
 import type { Lane, QueryMaker } from "./postgres-lane.ts";
 import { type Handler, type Query, submit } from "./postgres-query.ts";
-import { refusesTransactions } from "./refuses-transactions.ts";
+import { refusesTransactions, warnOfBareRun } from "./refuses-transactions.ts";
 
 export interface OwnTransaction {
   readonly context: string;
@@ -41,7 +40,7 @@ export function runInTransaction(query: Query, transaction: OwnTransaction): voi
       if (!refused && !first.retriable) return settle(first);
       restore();
       if (first.retriable) return runInTransaction(query, transaction);
-      warn("a statement cannot run inside a transaction: it ran without its context");
+      warnOfBareRun();
       bare(query);
     };
     if (!query.streaming) return void end("commit", lane, sql, query).then(conclude);

@@ -5,8 +5,6 @@
  */
 import { contextLiteralSql } from "../context/context-sql.ts";
 import { laterStatementContext } from "../context/statement-context.ts";
-import { warn } from "../context/warn.ts";
-import { BemiError } from "../errors.ts";
 import {
   bindCallbacks,
   type Handler,
@@ -18,9 +16,14 @@ import {
 } from "./postgres-query.ts";
 import { type Lane, openLane, type QueryMaker } from "./postgres-lane.ts";
 import { intercept, runInTransaction } from "./postgres-transaction.ts";
-import { refusesTransactions } from "./refuses-transactions.ts";
-import { type StatementKind, statementKind } from "./statement-kind.ts";
+import { refusesTransactions, warnOfBareRun } from "./refuses-transactions.ts";
+import { type StatementKind, statementKind, UNREAD } from "./statement-kind.ts";
 import { contextAhead, type TransactionContext, UNKNOWN } from "./transaction-context.ts";
+import { unsupportedClient } from "./unsupported-client.ts";
+import { wrapOnce } from "./wrap-once.ts";
+import { getsContextAlone, type WrapOptions } from "./wrap-options.ts";
+
+export type { WrapOptions } from "./wrap-options.ts";
 
 /** What of a postgres.js `Sql` is replaced; everything else stays as it is. */
 export interface PostgresClient {
@@ -35,16 +38,6 @@ export interface PostgresClient {
   /** Takes a connection out of the pool. */
   // deno-lint-ignore no-explicit-any
   reserve(...args: any[]): any;
-}
-
-/** Options of {@linkcode withBemi}. */
-export interface PostgresOptions {
-  /**
-   * Which statements outside a transaction get one of their own, with the context: those with a data-modifying
-   * keyword, or all, for functions that write (`select complete_todo(1)`).
-   * @default "writes"
-   */
-  readonly wrap?: "writes" | "all";
 }
 
 type Callback = (sql: Sql) => unknown;
@@ -65,8 +58,6 @@ type Run = (query: Query, send: Handler, context: () => string | undefined, reop
 /** Makes the same query on another connection: for `file`, whose handler is bound to the one it was made on. */
 type Reopen = (on: Sql) => Query;
 
-const wrappers: WeakSet<object> = new WeakSet();
-
 /**
  * Wraps a postgres.js client: a write made within a context carries it; outside one nothing changes.
  * A write outside a transaction gets one of its own, begun in the same round trip.
@@ -79,26 +70,21 @@ const wrappers: WeakSet<object> = new WeakSet();
  * const sql = withBemi(postgres());
  * ```
  */
-export function withBemi<S extends PostgresClient>(sql: S, options: PostgresOptions = {}): S {
-  if (typeof sql !== "function" || typeof sql.begin !== "function" || typeof sql.reserve !== "function") {
-    throw new BemiError(
-      "unsupported_client",
-      "withBemi of @bemi/core/postgres takes the client of postgres.js",
-      {
-        hint: "Pass what postgres(…) returns; PGlite has a withBemi of its own in @bemi/core/pglite.",
-      },
-    );
+export function withBemi<S extends PostgresClient>(sql: S, options: WrapOptions = {}): S {
+  if (typeof sql !== "function" || typeof sql.reserve !== "function" || !isQuery(sql.unsafe(""))) {
+    throw unsupportedClient(sql, {
+      subpath: "postgres",
+      takes: "the client of postgres.js",
+      hint: "Pass what postgres(…) returns.",
+    });
   }
-  if (wrappers.has(sql)) return sql;
-  const wrapped = wrapPool(sql as unknown as Sql, options.wrap === "all");
-  wrappers.add(wrapped);
-  return wrapped as unknown as S;
+  return wrapOnce(sql, () => wrapPool(sql as unknown as Sql, options));
 }
 
-function wrapPool(sql: Sql, all: boolean): Sql {
+function wrapPool(sql: Sql, options: WrapOptions): Sql {
   let ended = false;
   const run: Run = (query, send, context, reopen) => {
-    const text = ended ? undefined : contextToSend(query, context, all, reopen !== undefined);
+    const text = ended ? undefined : contextAlone(query, kindOf(query, reopen), context, options);
     if (text === undefined) return send(query);
     if (reopen) return runFile(sql, query, reopen, text, send);
     runInTransaction(query, {
@@ -113,7 +99,7 @@ function wrapPool(sql: Sql, all: boolean): Sql {
       const [how, callback] = fn ? [first as string, fn] : ["", first as Callback];
       return sql.begin(how, (tx) => callback(wrapTransaction(tx)));
     },
-    reserve: async () => wrapReserved(await sql.reserve(), all),
+    reserve: async () => wrapReserved(await sql.reserve(), options),
     end: (...args: unknown[]) => {
       ended = true;
       return sql.end(...args);
@@ -132,31 +118,28 @@ function runFile(sql: Sql, query: Query, reopen: Reopen, context: string, bare: 
     return first.value;
   }).then((value) => settle({ value }), (error: unknown) => {
     if (!refusesTransactions(error)) return settle({ error });
-    warn("a statement cannot run inside a transaction: it ran without its context");
+    warnOfBareRun();
     restore();
     bare(query);
   });
 }
 
+const kindOf = (query: Query, reopen: Reopen | undefined): StatementKind =>
+  reopen ? UNREAD : statementKind(queryText(query));
+
 /** The context to run a query with in a transaction of its own, or `undefined` where it needs none. */
-function contextToSend(
+function contextAlone(
   query: Query,
+  kind: StatementKind,
   context: () => string | undefined,
-  all: boolean,
-  unread: boolean,
+  options: WrapOptions,
 ): string | undefined {
-  if (query.onlyDescribe) return undefined;
-  if (!unread) {
-    const kind = statementKind(queryText(query));
-    if (kind.controls || !(kind.writes || all)) return undefined;
-  }
-  return context();
+  return query.onlyDescribe || !getsContextAlone(kind, options) ? undefined : context();
 }
 
 function wrapTransaction(tx: Sql, state: TransactionContext = { sent: "" }): Sql {
   const run: Run = (query, send, context, reopen) => {
-    const kind = reopen ? UNREAD : statementKind(queryText(query));
-    sendInTransaction(tx, state, kind, query, context);
+    sendInTransaction(tx, state, kindOf(query, reopen), query, context);
     send(query);
   };
   const wrapped = wrap(tx, run, {
@@ -177,15 +160,6 @@ function wrapTransaction(tx: Sql, state: TransactionContext = { sent: "" }): Sql
   return wrapped;
 }
 
-/** A file's text is not known before the driver has read it: taken for a write. */
-const UNREAD: StatementKind = {
-  writes: true,
-  controls: false,
-  rollsBack: true,
-  leaves: undefined,
-  isSimple: true,
-};
-
 function sendInTransaction(
   sql: Sql,
   state: TransactionContext,
@@ -198,14 +172,14 @@ function sendInTransaction(
   if (ahead !== undefined) submit(sql.unsafe(contextLiteralSql(ahead)));
 }
 
-function wrapReserved(sql: Sql, all: boolean): Sql {
+function wrapReserved(sql: Sql, options: WrapOptions): Sql {
   const state: TransactionContext & { open: boolean } = { sent: "", open: false };
   const run: Run = (query, send, context, reopen) => {
-    const kind = reopen ? UNREAD : statementKind(queryText(query));
+    const kind = kindOf(query, reopen);
     if (state.open) {
       sendInTransaction(sql, state, kind, query, context);
     } else {
-      const text = kind.leaves || reopen ? undefined : contextToSend(query, context, all, false);
+      const text = kind.leaves || reopen ? undefined : contextAlone(query, kind, context, options);
       if (text !== undefined) {
         const lane: Lane = { send: (next) => submitOn(sql, next), isOpen: () => true };
         return runInTransaction(query, { context: text, sql, open: (use) => use(lane), bare: send });

@@ -36,6 +36,15 @@ export interface StatementKind {
   readonly isSimple: boolean;
 }
 
+/** Of a file that the driver itself reads: its text is not known, so it is taken for a write. */
+export const UNREAD: StatementKind = {
+  writes: true,
+  controls: false,
+  rollsBack: true,
+  leaves: undefined,
+  isSimple: true,
+};
+
 const MAX_KNOWN = 1000;
 const known: Map<string, StatementKind> = new Map();
 

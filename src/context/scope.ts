@@ -108,7 +108,8 @@ function resolve(scope: Scope): void {
   }
 }
 
-function plain(context: Context): Context {
+/** The context itself if it is one; anything else is warned of, and is empty. */
+export function plain(context: Context): Context {
   if (typeof context === "object" && context !== null && !Array.isArray(context)) {
     if (!("then" in context && typeof context.then === "function")) return context;
     warn("a context function must not be asynchronous: its promise was ignored");

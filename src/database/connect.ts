@@ -7,16 +7,29 @@ import type { Database, DatabaseLike, PgClientLike, PgliteLike, PgPoolLike, Post
  * @throws {BemiError} `unsupported_client`
  */
 export function connect(db: DatabaseLike): Database {
-  const client = db as unknown as Record<string, unknown> | undefined;
-  if (client && typeof client.unsafe === "function") return fromPostgres(db as PostgresLike);
-  if (client && typeof client.query === "function") {
+  const client = (db ?? {}) as unknown as Readonly<Record<string, unknown>>;
+  if (typeof client.unsafe === "function") return fromPostgres(db as PostgresLike);
+  if (typeof client.query === "function") {
     if (typeof client.exec === "function") return fromPglite(db as PgliteLike);
     if (typeof client.totalCount === "number") return fromPool(db as PgPoolLike);
-    return fromClient(db as PgClientLike);
+    // pg would keep its queries back until somebody connects.
+    if (client._connected === false && client._connecting === false) {
+      throw new BemiError("connection_failed", "This client of pg is not connected", {
+        hint: "Call `await client.connect()` first, or pass a Pool.",
+      });
+    }
+    // Neon's function answers with the rows alone.
+    if (typeof db === "object") return fromClient(db as PgClientLike);
   }
   throw new BemiError("unsupported_client", "This is no database client that Bemi knows", {
-    hint: "Pass a postgres.js Sql, a PGlite, or a pg Pool or Client.",
+    hint: hintOf(client),
   });
+}
+
+function hintOf(client: Readonly<Record<string, unknown>>): string {
+  if (typeof client.then === "function") return "It is a promise: await it first.";
+  if (client.$client !== undefined) return "Pass the client of this drizzle database: db.$client.";
+  return "Pass a postgres.js Sql, Bun's SQL, a PGlite, or a Pool or Client of pg or Neon.";
 }
 
 /**

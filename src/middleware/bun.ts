@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { type Context, withLazyContext } from "../context/scope.ts";
-import { requestContext } from "./request-context.ts";
+import type { Context } from "../context/scope.ts";
+import { withRequestContext } from "./request-context.ts";
 
 /** A `fetch` of Bun.serve, or the handler of one route. */
 // deno-lint-ignore no-explicit-any -- Bun's types differ from version to version: the handler's own are kept
@@ -54,8 +54,8 @@ function wrapRoute(route: unknown, fn: (request: Request) => Context): unknown {
 
 function wrapHandler(handler: BunHandler, fn: (request: Request) => Context): BunHandler {
   return function bemi(this: unknown, request: Request, server: unknown) {
-    return withLazyContext(
-      () => ({ ...requestContext((name) => request.headers.get(name)), ...fn(request) }),
+    return withRequestContext(
+      { header: (name) => request.headers.get(name), context: () => fn(request) },
       () => handler.call(this, request, server),
     );
   };

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { type Context, withLazyContext } from "../context/scope.ts";
-import { requestContext } from "./request-context.ts";
+import type { Context } from "../context/scope.ts";
+import { withRequestContext } from "./request-context.ts";
 
 /** What of a Node request is read here. */
 interface NodeRequest {
@@ -33,6 +33,6 @@ export function bemi<R extends object>(fn: (request: R) => Context): ConnectMidd
       const value = (request as NodeRequest).headers?.[name];
       return typeof value === "string" ? value : undefined;
     };
-    withLazyContext(() => ({ ...requestContext(header), ...fn(request) }), () => next()).catch(next);
+    withRequestContext({ header, context: () => fn(request) }, () => next()).catch(next);
   };
 }

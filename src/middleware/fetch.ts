@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { type Context, withLazyContext } from "../context/scope.ts";
-import { requestContext } from "./request-context.ts";
+import type { Context } from "../context/scope.ts";
+import { withRequestContext } from "./request-context.ts";
 
 /** A handler of Web requests, with whatever else its host passes along. */
 export type FetchHandler<Rest extends unknown[]> = (
@@ -26,8 +26,8 @@ export function bemi<Rest extends unknown[]>(
   fn: (request: Request, ...rest: Rest) => Context,
 ): (request: Request, ...rest: Rest) => Promise<Response> {
   return function bemi(request, ...rest) {
-    return withLazyContext(
-      () => ({ ...requestContext((name) => request.headers.get(name)), ...fn(request, ...rest) }),
+    return withRequestContext(
+      { header: (name) => request.headers.get(name), context: () => fn(request, ...rest) },
       () => handler(request, ...rest),
     );
   };

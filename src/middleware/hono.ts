@@ -4,8 +4,8 @@
  * @module
  */
 import type { Context as HonoContext, Env, MiddlewareHandler } from "hono";
-import { type Context, withLazyContext } from "../context/scope.ts";
-import { requestContext } from "./request-context.ts";
+import type { Context } from "../context/scope.ts";
+import { withRequestContext } from "./request-context.ts";
 
 /**
  * Every write that a request makes carries what `fn` says of it, with the `traceparent` and `request_id` that the
@@ -23,6 +23,6 @@ import { requestContext } from "./request-context.ts";
 // deno-lint-ignore no-explicit-any -- as Hono's own middleware: the app's Env is inferred where it is used
 export function bemi<E extends Env = any>(fn: (c: HonoContext<E>) => Context): MiddlewareHandler<E> {
   return async function bemi(c, next) {
-    await withLazyContext(() => ({ ...requestContext((name) => c.req.header(name)), ...fn(c) }), next);
+    await withRequestContext({ header: (name) => c.req.header(name), context: () => fn(c) }, next);
   };
 }

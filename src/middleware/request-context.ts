@@ -1,4 +1,4 @@
-import type { Context } from "../context/scope.ts";
+import { type Context, plain, withLazyContext } from "../context/scope.ts";
 
 /** W3C Trace Context, version 00: ids of all zeros are invalid. */
 const TRACEPARENT = /^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/;
@@ -6,8 +6,18 @@ const TRACEPARENT = /^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{
 /** What proxies and hosts send as a request id: printable, without blanks, and not long. */
 const REQUEST_ID = /^[\w.:=+/-]{1,128}$/;
 
+type Header = (name: string) => string | null | undefined;
+
+/** Handles a request in the context that `context` gives, with what its headers name; looked at by the first write. */
+export function withRequestContext<R>(
+  request: { readonly header: Header; readonly context: () => Context },
+  handle: () => R,
+): Promise<Awaited<R>> {
+  return withLazyContext(() => ({ ...traceOf(request.header), ...plain(request.context()) }), handle);
+}
+
 /** The trace and the request that a write belongs to, where the request names them validly. */
-export function requestContext(header: (name: string) => string | null | undefined): Context {
+function traceOf(header: Header): Context {
   const traceparent = header("traceparent");
   const requestId = header("x-request-id");
   return {
