@@ -1,5 +1,14 @@
 import { spawnSync } from "node:child_process";
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -66,44 +75,88 @@ onEachServer("Prisma's driver adapter over a wrapped pg Pool", (open) => {
   });
 });
 
+interface Project extends Disposable {
+  /** Prisma's `migrate …`, which has to succeed; gives what it prints. */
+  migrate(...args: string[]): string;
+  /** Writes a migration by hand. */
+  add(name: string, sql: string): void;
+  /** Writes ours. */
+  generate(capture: "trigger" | "wal"): void;
+  /** Gives todos a column in the schema. */
+  changeSchema(): void;
+  migrations(): string[];
+}
+
+function project(url: string): Project {
+  const folder = mkdtempSync(join(tmpdir(), "bemi-prisma-"));
+  symlinkSync(join(current?.folder ?? "", "node_modules"), join(folder, "node_modules"));
+  writeFileSync(join(folder, "package.json"), "{}");
+  mkdirSync(join(folder, "prisma"));
+  copyFileSync(file("prisma.config.mjs"), join(folder, "prisma.config.mjs"));
+  const schema = join(folder, "prisma/schema.prisma");
+  copyFileSync(file("client.prisma"), schema);
+  return {
+    migrate: (...args) => {
+      const { status, stdout, stderr } = prisma(folder, ["migrate", ...args], { DATABASE_URL: url });
+      expect(status, stdout + stderr).toBe(0);
+      return stdout;
+    },
+    add: (name, sql) => {
+      mkdirSync(join(folder, "prisma/migrations", name), { recursive: true });
+      writeFileSync(join(folder, "prisma/migrations", name, "migration.sql"), sql);
+    },
+    generate: (capture) => {
+      const bin = fileURLToPath(new URL("../dist/src/cli/bin.js", import.meta.url));
+      const options = ["--capture", capture, "--schema", SCHEMA, "--out", "prisma/migrations"];
+      const args = [bin, "generate", "prisma", "todos", ...options];
+      const { stderr } = spawnSync(process.execPath, args, { cwd: folder, encoding: "utf8" });
+      expect(stderr).toMatch(/^Wrote prisma\/migrations\/\d{14}_bemi\/migration\.sql\n$/);
+    },
+    changeSchema: () => {
+      const text = readFileSync(schema, "utf8");
+      writeFileSync(schema, text.replace("model Todo {", "model Todo {\n  note String?"));
+    },
+    migrations: () => readdirSync(join(folder, "prisma/migrations")).filter((name) => /^\d/.test(name)),
+    [Symbol.dispose]: () => rmSync(folder, { recursive: true }),
+  };
+}
+
 onEachServer("Prisma's migrations", (open) => {
   test.skipIf(!current)("apply the generated one among their own", { timeout: 120_000 }, async () => {
     await using database = await open();
-    const folder = mkdtempSync(join(tmpdir(), "bemi-prisma-"));
-    try {
-      symlinkSync(join(current?.folder ?? "", "node_modules"), join(folder, "node_modules"));
-      writeFileSync(join(folder, "package.json"), "{}");
-      mkdirSync(join(folder, "prisma"));
-      copyFileSync(file("prisma.config.mjs"), join(folder, "prisma.config.mjs"));
-      copyFileSync(file("client.prisma"), join(folder, "prisma/schema.prisma"));
-      const migrate = (...args: string[]): string => {
-        const { status, stdout, stderr } = prisma(folder, ["migrate", ...args], {
-          DATABASE_URL: database.url,
-        });
-        expect(status, stdout + stderr).toBe(0);
-        return stdout;
-      };
-      const add = (name: string, sql: string): void => {
-        mkdirSync(join(folder, "prisma/migrations", name), { recursive: true });
-        writeFileSync(join(folder, "prisma/migrations", name, "migration.sql"), sql);
-      };
-      const model = ["--from-empty", "--to-schema-datamodel", "prisma/schema.prisma", "--script"];
-      add("20250101000000_first", migrate("diff", ...model));
-      const bin = fileURLToPath(new URL("../dist/src/cli/bin.js", import.meta.url));
-      const args = ["generate", "prisma", "todos", "--schema", SCHEMA, "--out", "prisma/migrations"];
-      const generated = spawnSync(process.execPath, [bin, ...args], { cwd: folder, encoding: "utf8" });
-      expect(generated.stderr).toMatch(/^Wrote prisma\/migrations\/\d{14}_bemi\/migration\.sql\n$/);
-      add("29990101000000_third", "alter table todos add note text;");
-      expect(migrate("deploy")).toMatch(/\d{14}_bemi\/[^]*29990101000000_third\/[^]*successfully applied/);
-      expect(migrate("deploy")).toMatch(/No pending migrations/);
-      expect(migrate("status")).toMatch(/3 migrations found[^]*up to date/);
+    using own = project(database.url);
+    const model = ["--from-empty", "--to-schema-datamodel", "prisma/schema.prisma", "--script"];
+    own.add("20250101000000_first", own.migrate("diff", ...model));
+    own.generate("trigger");
+    own.add("29990101000000_third", "alter table todos add note text;");
+    expect(own.migrate("deploy")).toMatch(/\d{14}_bemi\/[^]*29990101000000_third\/[^]*successfully applied/);
+    expect(own.migrate("deploy")).toMatch(/No pending migrations/);
+    expect(own.migrate("status")).toMatch(/3 migrations found[^]*up to date/);
+    await database.port.execute("insert into todos (task, note) values ('Sleep', 'well')");
+    expect((await seen(database.port)).map(({ operation, after }) => [operation, after.note]))
+      .toEqual([["CREATE", "well"]]);
+  });
+
+  test.skipIf(!current).each(["trigger", "wal"] as const)(
+    "are developed on top of the generated one, which a shadow database replays without drift, captured by %s",
+    { timeout: 240_000 },
+    async (capture) => {
+      await using database = await open();
+      using own = project(database.url);
+      own.migrate("dev", "--name", "first", "--skip-generate");
+      own.generate(capture);
+      own.migrate("deploy");
+      expect(own.migrate("dev", "--skip-generate")).toMatch(/Already in sync/);
+      own.changeSchema();
+      expect(own.migrate("dev", "--name", "third", "--skip-generate")).toMatch(/_third[^]*now in sync/);
+      expect(own.migrations().map((name) => name.slice(15))).toEqual(["first", "bemi", "third"]);
+      if (capture === "wal") await createSlot(database.db);
       await database.port.execute("insert into todos (task, note) values ('Sleep', 'well')");
+      if (capture === "wal") await runWorker({ source: database.url, once: true }).finished;
       expect((await seen(database.port)).map(({ operation, after }) => [operation, after.note]))
         .toEqual([["CREATE", "well"]]);
-    } finally {
-      rmSync(folder, { recursive: true });
-    }
-  });
+    },
+  );
 });
 
 onEachServer("@bemi-db/prisma on Prisma", (open) => {

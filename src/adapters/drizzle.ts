@@ -50,7 +50,7 @@ export function withBemi<D extends DrizzleDatabase>(db: D, options: WrapOptions 
 }
 
 function wrapClient(client: object, options: WrapOptions): unknown {
-  if (typeof client === "function" && "unsafe" in client) {
+  if (typeof client === "function" && "reserve" in client) {
     const sql = client as unknown as PostgresClient & BunSqlClient;
     return bunQueryAccess(sql.unsafe("")) ? withBunSql(sql, options) : withPostgres(sql, options);
   }
