@@ -39,7 +39,7 @@ test("a handler that throws still throws", async () => {
 test("a function whose context is no object, or comes later, is reported, and the request goes on", async () => {
   const warnings: string[] = [];
   onWarning((message) => warnings.push(message));
-  for (const wrong of [async () => ({ user_id: 1 }), () => "text", () => undefined]) {
+  for (const wrong of [() => Promise.resolve({ user_id: 1 }), () => "text", () => undefined]) {
     const handler = bemi(() => Response.json(currentContext()), wrong as never);
     const response = await handler(new Request("http://localhost/", { headers: { "x-request-id": "r1" } }));
     expect(await response.json()).toEqual({ request_id: "r1" });
