@@ -203,4 +203,6 @@ export const VALUE_SETTINGS: Readonly<Record<string, string>> = {
   extra_float_digits: "1",
   client_encoding: "UTF8",
   quote_all_identifiers: "off",
+  // What regclass and its like call by their names alone.
+  search_path: "pg_catalog, pg_temp",
 };
