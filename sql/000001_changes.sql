@@ -117,6 +117,8 @@ language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform "bemi".take_back_grants(a_partition);
+  -- A publication of all tables, somebody's, would refuse what rewrites the log, and with it the application's write.
+  execute format('alter table %s replica identity full', a_partition);
   execute format('create trigger append_only_truncate before truncate on %s
     for each statement execute function "bemi".refuse_rewrite()', a_partition);
 end

@@ -131,8 +131,11 @@ create table "bemi".set_aside (
 
 -- Writes one change, given as a JSON object of the log's columns, or sets it aside. Returns the SQLSTATE if it did that.
 -- Columns that the worker could not read as their type hold what PostgreSQL printed of them: it is only written so when
--- somebody asks for it, with their names in the context.
-create function "bemi".write_or_set_aside(a_id uuid, a_change text, a_as_text boolean default false) returns text
+-- somebody asks for it, with their names in the context. a_otherwise is the change with less of a context, for where that
+-- is what is refused.
+create function "bemi".write_or_set_aside(
+  a_id uuid, a_change text, a_as_text boolean default false, a_otherwise text default null
+) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -150,6 +153,19 @@ begin
   select (jsonb_populate_record(null::"bemi".changes, jsonb_build_object('created_at', clock_timestamp()) || v_change)).*;
   return null;
 exception when data_exception or integrity_constraint_violation or program_limit_exceeded or feature_not_supported then
+  if a_otherwise is not null then
+    begin
+      insert into "bemi".changes
+      select (jsonb_populate_record(null::"bemi".changes,
+        jsonb_build_object('created_at', clock_timestamp()) || a_otherwise::jsonb - 'unreadable')).*
+      where not a_otherwise::jsonb ? 'unreadable';
+      if found then
+        return null;
+      end if;
+    exception when data_exception or integrity_constraint_violation or program_limit_exceeded or feature_not_supported then
+      null;
+    end;
+  end if;
   insert into "bemi".set_aside (id, change, sqlstate) values (a_id, a_change, sqlstate)
   on conflict do nothing;
   return sqlstate;

@@ -58,6 +58,42 @@ onEachServer("what every path of capture has alike", (open) => {
     ]);
   });
 
+  test.each(CAPTURES)("names of types and tables with their schemas (%s)", async (capture) => {
+    await using database = await open();
+    const changes = await run(database, capture, {
+      tables:
+        "create type public.mood as enum ('sad'); create table public.todos (id regclass primary key, type regtype[])",
+      tracked: ["todos"],
+      // To the session's search_path both are known by their names alone.
+      statements: ["insert into todos values ('todos', '{mood,int4}')"],
+    });
+    expect(changes.map(({ key, after }) => [key, after])).toEqual([
+      ["public.todos", { id: "public.todos", type: ["public.mood", "integer"] }],
+    ]);
+  });
+
+  test.each(CAPTURES)(
+    "a change whose context escapes a character that the database's encoding lacks (%s)",
+    async (capture) => {
+      await using database = await open({ encoding: "SQL_ASCII" });
+      const changes = await run(database, capture, {
+        tables: "create table todos (id int primary key)",
+        tracked: ["todos"],
+        statements: [
+          `begin; select set_config('bemi.context', '{"name": "\\u00e9"}', true); insert into todos values (1)`,
+          `select set_config('bemi.context', '{"name": "é"}', true)`,
+          "insert into todos values (2)",
+          "commit",
+        ],
+      });
+      expect(changes.map(({ key, context }) => ({ key, ...context }))).toMatchObject([
+        { key: "1", db: { context_error: "not a JSON object" } },
+        { key: "2", name: "é" },
+      ]);
+      expect(changes[0]?.context).not.toHaveProperty("name");
+    },
+  );
+
   test.each(CAPTURES)(
     "a partition's move, whatever a backslash means to the session (%s)",
     async (capture) => {

@@ -9,7 +9,7 @@ with log as (
 ), definers (signature) as (values
   ('emit_context()'), ('emit_held()'), ('baseline(regclass, integer)'), ('capture_insert()'), ('capture_update()'), ('capture_delete()'), ('capture_truncate()'),
   ('capture_row()'), ('begin_statement()'), ('end_statement()'), ('open_frame(oid, text)'), ('reconcile()'), ('follow(oid[], oid[])'), ('on_ddl()'), ('on_drop()'),
-  ('maintain()'), ('write_or_set_aside(uuid, text, boolean)'), ('write_difference(uuid, text)'),
+  ('maintain()'), ('write_or_set_aside(uuid, text, boolean, text)'), ('write_difference(uuid, text)'),
   ('reconcile_rows(regclass, text[], integer)'), ('reconcile_absent(regclass, text[])'), ('logged_keys(text, text, bigint, text, integer)'), ('register_source(text, integer, text, text)'),
   ('find_checkpoint(text, integer, text)'),
   ('open_checkpoint(text, integer, text, text, bigint, pg_lsn, pg_lsn, pg_lsn, boolean, text)')

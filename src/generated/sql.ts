@@ -127,6 +127,8 @@ language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform "bemi".take_back_grants(a_partition);
+  -- A publication of all tables, somebody's, would refuse what rewrites the log, and with it the application's write.
+  execute format('alter table %s replica identity full', a_partition);
   execute format('create trigger append_only_truncate before truncate on %s
     for each statement execute function "bemi".refuse_rewrite()', a_partition);
 end
@@ -2110,8 +2112,11 @@ create table "bemi".set_aside (
 
 -- Writes one change, given as a JSON object of the log's columns, or sets it aside. Returns the SQLSTATE if it did that.
 -- Columns that the worker could not read as their type hold what PostgreSQL printed of them: it is only written so when
--- somebody asks for it, with their names in the context.
-create function "bemi".write_or_set_aside(a_id uuid, a_change text, a_as_text boolean default false) returns text
+-- somebody asks for it, with their names in the context. a_otherwise is the change with less of a context, for where that
+-- is what is refused.
+create function "bemi".write_or_set_aside(
+  a_id uuid, a_change text, a_as_text boolean default false, a_otherwise text default null
+) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -2129,6 +2134,19 @@ begin
   select (jsonb_populate_record(null::"bemi".changes, jsonb_build_object('created_at', clock_timestamp()) || v_change)).*;
   return null;
 exception when data_exception or integrity_constraint_violation or program_limit_exceeded or feature_not_supported then
+  if a_otherwise is not null then
+    begin
+      insert into "bemi".changes
+      select (jsonb_populate_record(null::"bemi".changes,
+        jsonb_build_object('created_at', clock_timestamp()) || a_otherwise::jsonb - 'unreadable')).*
+      where not a_otherwise::jsonb ? 'unreadable';
+      if found then
+        return null;
+      end if;
+    exception when data_exception or integrity_constraint_violation or program_limit_exceeded or feature_not_supported then
+      null;
+    end;
+  end if;
   insert into "bemi".set_aside (id, change, sqlstate) values (a_id, a_change, sqlstate)
   on conflict do nothing;
   return sqlstate;
@@ -4005,7 +4023,7 @@ with log as (
 ), definers (signature) as (values
   ('emit_context()'), ('emit_held()'), ('baseline(regclass, integer)'), ('capture_insert()'), ('capture_update()'), ('capture_delete()'), ('capture_truncate()'),
   ('capture_row()'), ('begin_statement()'), ('end_statement()'), ('open_frame(oid, text)'), ('reconcile()'), ('follow(oid[], oid[])'), ('on_ddl()'), ('on_drop()'),
-  ('maintain()'), ('write_or_set_aside(uuid, text, boolean)'), ('write_difference(uuid, text)'),
+  ('maintain()'), ('write_or_set_aside(uuid, text, boolean, text)'), ('write_difference(uuid, text)'),
   ('reconcile_rows(regclass, text[], integer)'), ('reconcile_absent(regclass, text[])'), ('logged_keys(text, text, bigint, text, integer)'), ('register_source(text, integer, text, text)'),
   ('find_checkpoint(text, integer, text)'),
   ('open_checkpoint(text, integer, text, text, bigint, pg_lsn, pg_lsn, pg_lsn, boolean, text)')

@@ -73,7 +73,7 @@ grant insert on "bemi".changes to bemi_worker;
 grant execute on function "bemi".own_name(), "bemi".slot_name(), "bemi".this_cluster(), "bemi".read_seal(),
   "bemi".find_checkpoint(text, integer, text),
   "bemi".open_checkpoint(text, integer, text, text, bigint, pg_lsn, pg_lsn, pg_lsn, boolean, text), "bemi".read_tables(),
-  "bemi".describe_types(oid[]), "bemi".write_or_set_aside(uuid, text, boolean),
+  "bemi".describe_types(oid[]), "bemi".write_or_set_aside(uuid, text, boolean, text),
   "bemi".write_difference(uuid, text),
   "bemi".maintain() to bemi_worker;
 

@@ -1,3 +1,4 @@
+import { bareContext } from "./bare-context.ts";
 import { inSchema } from "../install/schema.ts";
 import { changeId, changeJson, COLUMNS, copyLine, type Origin } from "./encode.ts";
 import { formatLsn, type Lsn, parseLsn } from "./decode.ts";
@@ -153,14 +154,21 @@ async function writeOne(
   change: Change,
   origin: Origin,
 ): Promise<"written" | "set aside" | "no difference"> {
+  const bare = bareContext(change.context);
   const [row] = await tx.unsafe(
     inSchema(
       schema,
       change.operation === "RECONCILE"
         ? 'select "bemi".write_difference($1::text::uuid, $2::text) as sqlstate'
-        : `select coalesce("bemi".write_or_set_aside($1::text::uuid, $2::text), '00000') as sqlstate`,
+        : `select coalesce("bemi".write_or_set_aside($1::text::uuid, $2::text, false, $3::text), '00000') as sqlstate`,
     ),
-    [changeId(change, origin), changeJson(change, origin)],
+    [
+      changeId(change, origin),
+      changeJson(change, origin),
+      ...change.operation === "RECONCILE"
+        ? []
+        : [bare === undefined ? null : changeJson({ ...change, context: bare }, origin)],
+    ],
   ) as { sqlstate: string | null }[];
   if (!row || row.sqlstate === null) return "no difference";
   return row.sqlstate === "00000" ? "written" : "set aside";
