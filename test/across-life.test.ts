@@ -1,6 +1,6 @@
-import { spawnSync } from "node:child_process";
 import { expect, inject, test } from "vitest";
 import { onEachServer, openOn, type TestDatabase } from "./support/databases.ts";
+import { dumpAndRestore, dumpRefusal } from "./support/dump.ts";
 import { BEMI, createSlot, install, runWorker, track } from "./support/installation.ts";
 
 const CAPTURES = ["trigger", "wal"] as const;
@@ -36,25 +36,6 @@ async function carryOver(from: TestDatabase, to: TestDatabase): Promise<void> {
   await to.port.execute(`
     select setval(pg_get_serial_sequence('${BEMI}.sources', 'id'), (select max(id) from ${BEMI}.sources));
     select setval('${BEMI}.change_sequence', 1024 * 1000000::bigint)`);
-}
-
-/** Why a dump of this server cannot be tried here: pg_dump is none of the test servers' files. */
-function dumpRefusal(server: string): string | undefined {
-  const { stdout, error } = spawnSync("pg_dump", ["--version"], { encoding: "utf8" });
-  if (error) return "pg_dump is not installed";
-  const version = /(\d+)\.\d+/.exec(stdout)?.[1] ?? "0";
-  return Number(version) < Number(server) ? `pg_dump ${version} cannot dump PostgreSQL ${server}` : undefined;
-}
-
-/** What pg_dump and psql carry over, both as they come. */
-function dumpAndRestore(from: string, to: string): void {
-  const dump = spawnSync("pg_dump", [from], { encoding: "utf8", maxBuffer: 1 << 28 });
-  expect(dump.stderr).toBe("");
-  const { stderr, status } = spawnSync("psql", ["-q", "-v", "ON_ERROR_STOP=1", to], {
-    input: dump.stdout,
-    encoding: "utf8",
-  });
-  expect({ stderr: stderr.replace(/^.*NOTICE.*\n/gm, ""), status }).toEqual({ stderr: "", status: 0 });
 }
 
 onEachServer("history across a database's life", (open, server) => {
