@@ -22,7 +22,10 @@ const TEXTS: readonly string[] = [
   "'ünïcode'",
 ];
 
-/** All built-in types that a column can have, and two of contrib. */
+/**
+ * All built-in types that a column can have, two of contrib, and a scenario's own; `_mod` is with a modifier. Without
+ * those that no text is read as: gtsvector, and what pg_statistic_ext_data and pg_brin hold.
+ */
 export const COLUMN_TYPES: Readonly<Record<string, ColumnType>> = {
   bool: { sql: "boolean", values: ["true", "false"], isKey: true },
   int2: { sql: "smallint", values: ["-32768", "32767", "0"], isKey: true },
@@ -73,10 +76,12 @@ export const COLUMN_TYPES: Readonly<Record<string, ColumnType>> = {
     ],
     isKey: true,
   },
+  numeric_mod: { sql: "numeric(12,2)", values: ["1.5", "-0.004", "9999999999.99"], isKey: true },
   money: { sql: "money", values: ["'$1,234.56'", "'-92233720368547758.08'", "0"], isKey: true },
   oid: { sql: "oid", values: ["4294967295", "0", "16384"], isKey: true },
   text: { sql: "text", values: TEXTS, isKey: false },
   varchar: { sql: "varchar", values: TEXTS },
+  varchar_mod: { sql: "varchar(5)", values: ["'ab '", "''", "'abcde'"], isKey: true },
   bpchar: { sql: "char(5)", values: ["'ab'", "''", "'abcde'", "'é'"], isKey: true },
   char: { sql: '"char"', values: ["'x'", "''", "'\\'"] },
   name: { sql: "name", values: ["'a name'", "''", "repeat('x', 70)"], isKey: true },
@@ -114,6 +119,7 @@ export const COLUMN_TYPES: Readonly<Record<string, ColumnType>> = {
     ],
     isKey: true,
   },
+  timestamp_mod: { sql: "timestamp(3)", values: ["'2026-11-01 12:00:00.9996'", "'2026-11-01 00:00:00.01'"] },
   timestamptz: {
     sql: "timestamptz",
     values: [
@@ -139,6 +145,7 @@ export const COLUMN_TYPES: Readonly<Record<string, ColumnType>> = {
     ],
     isKey: true,
   },
+  interval_mod: { sql: "interval year to month", values: ["'1 year 2 mons 3 days'", "'-14 mons'"] },
   inet: {
     sql: "inet",
     values: ["'10.0.0.1/8'", "'10.0.0.1'", "'::ffff:1.2.3.4/128'", "'fe80::1/64'"],
@@ -191,6 +198,13 @@ export const COLUMN_TYPES: Readonly<Record<string, ColumnType>> = {
     values: ["'[2026-01-01 00:00+00,)'", "'[0044-03-15 00:00+00 BC,2026-07-01 12:00+02]'"],
   },
   daterange: { sql: "daterange", values: ["'[2026-01-01,2026-02-01)'", "'[2026-01-01,infinity)'"] },
+  // Of its own: over a type whose text is not what JSON has.
+  floatrange: { sql: "@.floatrange", values: ["'[1e-05,1e20)'", "'(,0.3]'", "'empty'"] },
+  floatmultirange: { sql: "@.floatmultirange", values: ["'{[-0,1.5),(1e16,)}'", "'{}'"] },
+  int8multirange: { sql: "int8multirange", values: ["'{[1,2),[9223372036854775806,)}'"] },
+  nummultirange: { sql: "nummultirange", values: ["'{[1.50,2.0]}'", "'{}'"] },
+  tsmultirange: { sql: "tsmultirange", values: ["'{[2026-01-01 00:00,2026-01-02 03:04:05.6)}'"] },
+  datemultirange: { sql: "datemultirange", values: ["'{(,2026-01-01),[2026-02-01,infinity)}'"] },
   int4multirange: { sql: "int4multirange", values: ["'{[1,3),[5,8)}'", "'{}'"] },
   tstzmultirange: { sql: "tstzmultirange", values: ["'{[2026-01-01 00:00+00,2026-01-02 00:00+00)}'"] },
   point: { sql: "point", values: ["'(1,2.5)'", "'(1e300,-0)'", "'(NaN,Infinity)'"] },
@@ -206,8 +220,20 @@ export const COLUMN_TYPES: Readonly<Record<string, ColumnType>> = {
   tid: { sql: "tid", values: ["'(1,2)'"] },
   txid_snapshot: { sql: "txid_snapshot", values: ["'10:20:10,14,15'"] },
   pg_snapshot: { sql: "pg_snapshot", values: ["'10:20:10,14,15'"] },
+  cid: { sql: "cid", values: ["'4294967295'"] },
+  aclitem: { sql: "aclitem", values: ["'=r/postgres'", "'postgres=arwd*/postgres'"] },
+  refcursor: { sql: "refcursor", values: ["'a \"cursor\"'"] },
+  regproc: { sql: "regproc", values: ["'now'", "0"] },
+  regprocedure: { sql: "regprocedure", values: ["'lower(text)'"] },
+  regoper: { sql: "regoper", values: ["'||/'", "0"] },
+  regoperator: { sql: "regoperator", values: ["'+(int4,int4)'"] },
+  regconfig: { sql: "regconfig", values: ["'english'"] },
+  regdictionary: { sql: "regdictionary", values: ["'simple'"] },
+  regnamespace: { sql: "regnamespace", values: ["'pg_catalog'"] },
+  regrole: { sql: "regrole", values: ["'postgres'"] },
+  regcollation: { sql: "regcollation", values: ["'\"C\"'"] },
   regclass: { sql: "regclass", values: ["'pg_class'", "0"] },
-  regtype: { sql: "regtype", values: ["'int4'", "'timestamptz[]'"] },
+  regtype: { sql: "regtype", values: ["'int4'", "'timestamptz[]'", "'public.hstore'"] },
   oidvector: { sql: "oidvector", values: ["'1 2 3'", "''"] },
   int2vector: { sql: "int2vector", values: ["'1 2'", "''"] },
   mood: { sql: "@.mood", values: ["'sad'", "'so so'", "'happy'"], isKey: true },
@@ -220,7 +246,16 @@ export const COLUMN_TYPES: Readonly<Record<string, ColumnType>> = {
 };
 
 /** What a scenario makes of a type for a column. */
-export type Wrap = "none" | "array" | "nested" | "domain" | "composite" | "composites" | "domains";
+export type Wrap =
+  | "none"
+  | "array"
+  | "domain"
+  | "domains"
+  | "domain-array"
+  | "composite"
+  | "composites"
+  /** A composite of a domain over a composite, and of an array of them. */
+  | "deep";
 
 /** Names that have been mistaken for something else somewhere. */
 export const COLUMN_NAMES: readonly string[] = ["a", "Value x", "new", "old", "bemi_row", "é", 'qu"ote', "x"];

@@ -12,6 +12,8 @@ export interface Circumstances {
   readonly rewritten: ReadonlySet<string>;
   /** Tables that a foreign key's cascade writes: in the WAL, without the client's statement. */
   readonly cascaded: ReadonlySet<string>;
+  /** Tables that a BEFORE trigger writes while a statement of the client's does: its message hides that statement's. */
+  readonly hidden: ReadonlySet<string>;
   /** By table, columns whose change alone records nothing. */
   readonly ignored: ReadonlyMap<string, readonly string[]>;
 }
@@ -166,7 +168,8 @@ function normalise(name: LaneName, rows: readonly Row[], circumstances: Circumst
   const comparable =
     (circumstances.version < 18 ? own.map((row) => withoutGenerated(row, circumstances)) : own)
       .map((row) =>
-        circumstances.cascaded.has(row.table.slice(0, 2)) && ["UPDATE", "DELETE"].includes(row.operation)
+        circumstances.cascaded.has(row.table.slice(0, 2)) && ["UPDATE", "DELETE"].includes(row.operation) ||
+          circumstances.hidden.has(row.table) && row.operation === "CREATE"
           ? { ...row, context: row.context && without(row.context, ["SQL"]) }
           : row
       );

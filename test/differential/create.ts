@@ -1,36 +1,23 @@
 import { COLUMN_TYPES } from "./column-types.ts";
+import { catalogName, columnType, type Place, quote, SCHEMA as schema } from "./place.ts";
 import type { ColumnSpec, Scenario, TableSpec } from "./scenario.ts";
-
-/** Where a scenario is written down as SQL: what depends on the server, and what was learned of its types. */
-export interface Place {
-  /** Major version. */
-  readonly version: number;
-  /** Expressions by the name of a type in the catalog, `[]` behind it for an array. */
-  readonly values: Map<string, readonly string[]>;
-}
-
-export function newPlace(version: number, encoding: string): Place {
-  const values = new Map<string, readonly string[]>();
-  for (const [name, type] of Object.entries(COLUMN_TYPES)) {
-    // An escape that the encoding lacks is none that jsonb can hold.
-    const own = encoding === "UTF8" ? type.values : type.values.filter((value) => !value.includes("\\u"));
-    values.set(name, own);
-    values.set(`${name}[]`, arraysOf(own, type.sql));
-  }
-  values.set("int4[]", [...values.get("int4[]") ?? [], "'[0:1]={7,8}'"]);
-  return { version, values };
-}
-
-/** Stands for the scenario's schema, whatever that is called by then. */
-const schema = "@";
 
 /** The statements that make a scenario's tables. The columns of a key are called `id` and `part`. */
 export function createStatements(scenario: Scenario, place: Place): string[] {
   return [
     `create schema ${schema}`,
     `create type ${schema}.mood as enum ('sad', 'so so', 'happy')`,
+    ...scenario.tables.some(({ columns }) =>
+        columns.some(({ type }) => type.startsWith("float") && type.endsWith("range"))
+      )
+      ? [
+        `create type ${schema}.floatrange as range (subtype = float8, multirange_type_name = ${schema}.floatmultirange)`,
+      ]
+      : [],
     `create table ${schema}.side (id int generated always as identity primary key, note text)`,
     `create function ${schema}.writes() returns void language sql as $body$ insert into ${schema}.side (note) values ('called') $body$`,
+    `create function ${schema}.within() returns void language plpgsql set "bemi.context" = '{"in": "function"}' as $body$ begin
+      insert into ${schema}.side (note) values ('within'); perform ${schema}.writes(); end $body$`,
     `create procedure ${schema}.steps() language plpgsql as $body$ begin
       insert into ${schema}.side (note) values ('one'); commit; insert into ${schema}.side (note) values ('two'); end $body$`,
     ...scenario.tables.flatMap((table, i) =>
@@ -63,7 +50,8 @@ function createTable(
     const { type, before } = columnType(spec, place);
     types.push(...before);
     if (spec.generated === "no") return `${quote(spec.name)} ${type}`;
-    const isPlain = spec.wrap === "none" && spec.type !== "mood" && !COLUMN_TYPES[spec.type]?.needs;
+    const { sql = "", needs } = COLUMN_TYPES[spec.type] ?? {};
+    const isPlain = spec.wrap === "none" && !sql.startsWith("@") && !needs;
     const how = spec.generated === "virtual" && version >= 18 && isPlain ? "virtual" : "stored";
     const value = spec.type === "int4" && table.key === "int4" && spec.wrap === "none"
       ? "id * 2"
@@ -204,78 +192,4 @@ function trigger({ table, at, place }: { table: TableSpec; at: string; place: Pl
         `create rule does as on delete to ${at} do instead update ${at} set ${column} = ${value} where id = old.id`,
       ];
   }
-}
-
-/** The name that the catalog has for a column's type. Wrapped types are one for each type, not for each column. */
-function catalogName({ type, wrap }: ColumnSpec, place: Place): string {
-  const name = {
-    none: type,
-    array: `${type}[]`,
-    nested: `${type}[]`,
-    domain: `d_${type}`,
-    domains: `d_${type}[]`,
-    composite: `c_${type}`,
-    composites: `c_${type}[]`,
-  }[wrap];
-  if (!place.values.has(name)) throw new Error(`No values of ${name}`);
-  return name;
-}
-
-function columnType({ type, wrap }: ColumnSpec, place: Place): { type: string; before: readonly string[] } {
-  const { values } = place;
-  const known = COLUMN_TYPES[type];
-  if (!known) throw new Error(`No type ${type}`);
-  const sql = known.sql;
-  switch (wrap) {
-    case "none":
-      return { type: sql, before: [] };
-    case "array":
-    case "nested":
-      return { type: `${sql}[]`, before: [] };
-    case "domain":
-    case "domains": {
-      const name = `d_${type}`;
-      const isNew = !values.has(name);
-      values.set(name, known.values);
-      values.set(`${name}[]`, arraysOf(known.values, `${schema}.${name}`));
-      return {
-        type: `${schema}.${name}${wrap === "domains" ? "[]" : ""}`,
-        before: isNew ? [`create domain ${schema}.${name} as ${sql}`] : [],
-      };
-    }
-    case "composite":
-    case "composites": {
-      const name = `c_${type}`;
-      const isNew = !values.has(name);
-      const rows = known.values.map((value, i) =>
-        i % 3 === 2
-          ? `row(${value}, null, null)`
-          : `row(${value}, 'b,"(\\c', array[${value}, null]::${sql}[])`
-      );
-      values.set(name, [...rows, "row(null, null, null)", "row(null, '', '{}')"]);
-      values.set(`${name}[]`, arraysOf(rows, `${schema}.${name}`));
-      return {
-        type: `${schema}.${name}${wrap === "composites" ? "[]" : ""}`,
-        before: isNew ? [`create type ${schema}.${name} as (a ${sql}, "b c" text, d ${sql}[])`] : [],
-      };
-    }
-  }
-}
-
-function arraysOf(values: readonly string[], type: string): string[] {
-  const cast = (value: string): string => `(${value})::${type}`;
-  const all = values.map(cast);
-  const [one = "null", two = one] = all;
-  return [
-    `array[${all.join(", ")}, null]`,
-    "'{}'",
-    `array[array[${one}, ${two}], array[null, ${one}]]`,
-    `array[array[array[${two}]]]`,
-    `array[${one}]`,
-    "array[null]",
-  ];
-}
-
-export function quote(name: string): string {
-  return `"${name.replaceAll('"', '""')}"`;
 }

@@ -1,5 +1,5 @@
-// npx tsx test/differential/faults.ts [--server 18] [--runs 60] [--only N]
-// Puts one deliberate fault at a time into a copy of the sources, and sees whether the differential suite finds it.
+// npx tsx test/differential/faults.ts [--server 18] [--runs 400] [--only N]
+// Puts one deliberate fault at a time into a copy of the sources, and sees in which scenario the differential suite finds it.
 import { spawnSync } from "node:child_process";
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -81,7 +81,7 @@ const FAULTS: readonly Fault[] = [
 const { values } = parseArgs({
   options: {
     server: { type: "string", default: "18" },
-    runs: { type: "string", default: "60" },
+    runs: { type: "string", default: "400" },
     seed: { type: "string", default: "1" },
     only: { type: "string" },
   },
@@ -90,13 +90,14 @@ const root = fileURLToPath(new URL("../../", import.meta.url));
 const missed: string[] = [];
 for (const [n, fault] of FAULTS.entries()) {
   if (values.only !== undefined && n !== Number(values.only)) continue;
-  const found = isFound(fault);
-  if (!found) missed.push(fault.what);
-  console.log(`${n} ${found ? "found" : "MISSED"}  ${fault.what}`);
+  const found = findOf(fault);
+  if (found === undefined) missed.push(fault.what);
+  console.log(`${n} ${found === undefined ? "MISSED" : `found in scenario ${found}`}  ${fault.what}`);
 }
 process.exit(missed.length === 0 ? 0 : 1);
 
-function isFound({ file, from, to }: Fault): boolean {
+/** The first scenario that finds a fault, `undefined` where none does. */
+function findOf({ file, from, to }: Fault): number | undefined {
   const folder = mkdtempSync(join(tmpdir(), "bemi-fault-"));
   try {
     for (
@@ -121,10 +122,12 @@ function isFound({ file, from, to }: Fault): boolean {
     const { status, stdout } = run(folder, [
       "node_modules/tsx/dist/cli.mjs",
       "test/differential/main.ts",
-      ...["--server", server, "--runs", runs, "--seed", seed, "--fresh", "--shrink-seconds", "0"],
+      ...["--server", server, "--runs", runs, "--seed", seed, "--bail", "--shrink-seconds", "0"],
+      ...["--state", join(folder, "state.json")],
     ]);
     // A failure to run at all is no find.
-    return status === 1 && stdout.includes("FAILED on");
+    const found = /^FAILED on .*?: (\d+)/m.exec(stdout);
+    return status === 1 && found ? Number(found[1]) : undefined;
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

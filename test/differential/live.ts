@@ -19,7 +19,7 @@ export interface LiveTable {
 
 export interface LiveColumn {
   readonly name: string;
-  /** pg_type's name, `[]` behind it for an array. */
+  /** Its name among COLUMN_TYPES, or pg_type's; `[]` behind it for an array. */
   readonly type: string;
   /** For a cast. */
   readonly cast: string;
@@ -35,11 +35,11 @@ export interface Live {
   readonly composites: readonly string[];
 }
 
-/** The schema may have been renamed: its name begins with `prefix`. */
+/** The schema may have been renamed, its name begins with `prefix`; the least of two is where tables were to begin with. */
 export async function readLive(db: Database, prefix: string): Promise<Live> {
   const [row] = await db.query<{ json: string }>(
     `select json_build_object(
-      'schema', (select max(nspname) from pg_namespace where starts_with(nspname, $1::text)),
+      'schema', (select min(nspname) from pg_namespace where starts_with(nspname, $1::text)),
       'composites', (select coalesce(json_agg(t.typname order by t.typname), '[]') from pg_type t join pg_namespace n on n.oid = t.typnamespace
         join pg_class c on c.oid = t.typrelid where starts_with(n.nspname, $1::text) and c.relkind = 'c'),
       'tables', (select coalesce(json_agg(json_build_object('at', format('%I.%I', n.nspname, c.relname), 'schema', n.nspname, 'name', c.relname,
@@ -51,7 +51,9 @@ export async function readLive(db: Database, prefix: string): Promise<Live> {
           from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any (i.indkey) where i.indrelid = c.oid and i.indisprimary),
         'columns', (select coalesce(json_agg(json_build_object('name', a.attname, 'generated', a.attgenerated, 'identity', a.attidentity,
             'isNotNull', a.attnotnull,
-            'type', case when t.typsubscript = 'array_subscript_handler'::regproc then e.typname || '[]' else t.typname end,
+            'type', case when t.typsubscript = 'array_subscript_handler'::regproc then e.typname else t.typname end
+              || case when a.atttypmod >= 0 and coalesce(e.typname, t.typname) in ('numeric', 'varchar', 'timestamp', 'interval') then '_mod' else '' end
+              || case when t.typsubscript = 'array_subscript_handler'::regproc then '[]' else '' end,
             'cast', case when t.typsubscript = 'array_subscript_handler'::regproc then format('%I.%I[]', en.nspname, e.typname) else format('%I.%I', tn.nspname, t.typname) end
           ) order by a.attnum), '[]')
           from pg_attribute a join pg_type t on t.oid = a.atttypid join pg_namespace tn on tn.oid = t.typnamespace

@@ -1,12 +1,13 @@
 // npm run test:differential -- --runs 2000 --server 14,15,16,17,18 --seed 1
-// Goes on where a run of the same seed was stopped; --fresh begins again, --only N runs one scenario and shows it.
+// Goes on where a run of the same seed was stopped; --fresh begins again, --only N runs one scenario and shows it,
+// --bail ends with the first batch in which something differs.
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
-import { startServer } from "../support/servers.ts";
 import { report } from "./report.ts";
+import { startServers } from "./servers.ts";
 import { encodingOf, ENCODINGS, openRunner, type Runner, scenarioAt, shrink } from "./world.ts";
 
 const { values } = parseArgs({
@@ -14,15 +15,17 @@ const { values } = parseArgs({
     runs: { type: "string", default: "200" },
     server: { type: "string", default: "18" },
     seed: { type: "string", default: String(Date.now() % 100_000) },
-    batch: { type: "string", default: "8" },
+    batch: { type: "string", default: "12" },
     only: { type: "string" },
     fresh: { type: "boolean", default: false },
+    state: { type: "string" },
+    bail: { type: "boolean", default: false },
     "shrink-seconds": { type: "string", default: "120" },
   },
 });
 const seed = Number(values.seed);
 const runs = Number(values.runs);
-const state = join(tmpdir(), `bemi-differential-${seed}.json`);
+const state = values.state ?? join(tmpdir(), `bemi-differential-${seed}.json`);
 
 /** By server and encoding: the next scenario; and which failed. */
 interface Progress {
@@ -52,16 +55,19 @@ const examine = async (runner: Runner, indexes: readonly number[], name: string)
 const start = Date.now();
 let done = 0;
 console.log(`${runs} scenarios each on ${values.server}, seed ${seed}, state in ${state}`);
+// Databases are made and dropped all the time, which takes a disk longer than all that is done in them.
+if (existsSync("/dev/shm")) process.env.TEST_DATA_FOLDER ??= "/dev/shm";
+const isOver = (): boolean => values.bail && Object.keys(progress.failed).length > 0;
 for (const version of values.server.split(",")) {
-  const server = version === "pglite" ? undefined : await startServer(version);
-  for (const encoding of server ? ENCODINGS : ENCODINGS.slice(0, 1)) {
+  await using servers = version === "pglite" ? undefined : await startServers(version);
+  for (const encoding of servers ? ENCODINGS : ENCODINGS.slice(0, 1)) {
     const name = `${version} ${encoding}`;
-    await using runner = openRunner(server?.url(""), encoding);
+    await using runner = openRunner(servers, encoding);
     const indexes = Array.from({ length: runs }, (_, n) => n).filter((n) =>
-      !server || encodingOf(n) === encoding
+      !servers || encodingOf(n) === encoding
     )
       .filter((n) => values.only === undefined ? n >= (progress.next[name] ?? 0) : n === Number(values.only));
-    for (let at = 0; at < indexes.length; at += Number(values.batch)) {
+    for (let at = 0; at < indexes.length && !isOver(); at += Number(values.batch)) {
       const batch = indexes.slice(at, at + Number(values.batch));
       await examine(runner, batch, name);
       done += batch.length;
@@ -69,7 +75,7 @@ for (const version of values.server.split(",")) {
       if (values.only === undefined) writeFileSync(state, JSON.stringify(progress));
       const each = (Date.now() - start) / done;
       const left = Math.round(each * (indexes.length - at - batch.length) / 60_000);
-      if (at % 96 === 0) {
+      if (at / Number(values.batch) % 8 === 0) {
         console.error(
           `${name}: ${at + batch.length} of ${indexes.length}, ${
             Math.round(each)
@@ -78,7 +84,6 @@ for (const version of values.server.split(",")) {
       }
     }
   }
-  await server?.remove();
 }
 const failures = Object.entries(progress.failed).filter(([, list]) => list.length > 0);
 console.log(

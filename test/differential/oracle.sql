@@ -71,7 +71,9 @@ begin
   for v_table in
     select c.oid::regclass as name, c.oid, c.relispartition
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
-    where c.relkind in ('r', 'p') and c.relpersistence <> 't' and n.nspname ~ '^s[0-9]+z'
+    where c.relkind in ('r', 'p') and c.relpersistence <> 't'
+      -- The scenarios before are done.
+      and substring(n.nspname from '^s([0-9]+)z')::int = (select max(substring(nspname from '^s([0-9]+)z')::int) from pg_namespace)
   loop
     for v_trigger in
       select tgname from pg_trigger where tgrelid = v_table.oid and tgname = 'zz_audit_' || tgrelid and v_table.relispartition
@@ -98,3 +100,4 @@ end
 $$;
 
 create event trigger audit_attach on ddl_command_end execute function audit.attach();
+alter event trigger audit_attach enable always;

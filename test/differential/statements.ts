@@ -1,5 +1,5 @@
 import { alteration } from "./alterations.ts";
-import { type Place, quote } from "./create.ts";
+import { type Place, quote } from "./place.ts";
 import type { Live, LiveColumn } from "./live.ts";
 import { ALTERATIONS, type Op, type OpKind } from "./scenario.ts";
 
@@ -121,6 +121,13 @@ function write(op: Op, live: Live, place: Place): (string | Statement)[] {
     }
     case "delete":
       return [`delete from ${only}${at} where ${where(1 + c * 4)}`];
+    case "delete-using": {
+      const other = choose(live.tables, e);
+      if (!other) return [];
+      return [
+        `delete from ${at} as target using ${other.at} as other where target.id::text = other.id::text`,
+      ];
+    }
     case "delete-all":
       return [`delete from ${at}`];
     case "upsert":
@@ -133,7 +140,13 @@ function write(op: Op, live: Live, place: Place): (string | Statement)[] {
         `merge into ${at} as t using (select g as g from generate_series(1, 6) as g) as s on t.id::text = s.g::text` +
         ` when matched and s.g % 3 = ${b % 3} then ${d % 3 === 0 ? "do nothing" : `update set ${set(c)}`}` +
         ` when matched and s.g % 3 = ${c % 3} then ${e % 2 ? "delete" : `update set ${set(e)}`}` +
-        ` when not matched and s.g < 3 then insert (${names}) values ${tuple(b)}`,
+        ` when not matched and s.g < 3 then insert (${names}) values ${tuple(b)}${
+          place.version >= 17 && f % 2
+            ? ` when not matched by source and t.id::text like '%1' then ${
+              e % 2 ? "delete" : `update set ${set(d)}`
+            } returning merge_action(), t.*`
+            : ""
+        }`,
       ];
     case "writable-cte": {
       const other = choose(live.tables, e);
@@ -171,6 +184,7 @@ function write(op: Op, live: Live, place: Place): (string | Statement)[] {
         choose([
           "select @.writes()",
           "call @.steps()",
+          "select @.within()",
           "select count(*), @.writes() from generate_series(1, 2)",
         ], b) ?? "",
       ];

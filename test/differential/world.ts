@@ -1,9 +1,12 @@
 import fc from "fast-check";
-import { openLane, openPgliteLane } from "./lane.ts";
+import type { LaneTemplate } from "./lane.ts";
+import { pgliteTemplate } from "./pglite-lane.ts";
 import { type Outcome, runBatch, type World } from "./run.ts";
 import { type Scenario, scenario } from "./scenario.ts";
+import { serverTemplate } from "./server-lane.ts";
+import type { Servers } from "./servers.ts";
 
-/** Where scenarios run: a world that is made anew when a worker in it has died. */
+/** Where scenarios run: in databases that are made anew when many have run in them, or a worker in them has died. */
 export interface Runner extends AsyncDisposable {
   run(scenarios: readonly Scenario[]): Promise<Outcome[]>;
 }
@@ -26,37 +29,54 @@ function seedAt(seed: number, n: number): number {
   return Math.imul(seed, 1_000_003) + n | 0;
 }
 
-/** @param server the URL of a server, without a database; `undefined` for PGlite */
-export function openRunner(server: string | undefined, encoding: string): Runner {
-  let opened: Promise<World> | undefined;
-  const open = (): Promise<World> =>
-    server === undefined ? Promise.all((["plain", "trigger"] as const).map(openPgliteLane)) : Promise.all(
-      (["plain", "trigger", "poll", "stream"] as const).map((name) => openLane({ name, server, encoding })),
+const PATHS = ["plain", "trigger", "poll", "stream"] as const;
+
+/** Scenarios that share databases. They fill the catalog, and what follows DDL costs the more, the more tables there are. */
+const WORLD_SIZE = 12;
+
+/** @param servers `undefined` for PGlite */
+export function openRunner(servers: Servers | undefined, encoding: string): Runner {
+  let templates: Promise<LaneTemplate[]> | undefined;
+  let world: Promise<World> | undefined;
+  let used = 0;
+  const open = async (): Promise<World> => {
+    templates ??= Promise.all(
+      servers
+        ? PATHS.map((name) => serverTemplate({ name, server: servers[name], encoding }))
+        : PATHS.slice(0, 2).map(pgliteTemplate),
     );
+    return await Promise.all((await templates).map((template) => template.open()));
+  };
   const close = async (): Promise<void> => {
-    const world = await opened;
-    opened = undefined;
-    for (const lane of world ?? []) await lane[Symbol.asyncDispose]();
+    const lanes = await world;
+    world = undefined;
+    used = 0;
+    await Promise.all((lanes ?? []).map((lane) => lane[Symbol.asyncDispose]()));
   };
   const run = async (scenarios: readonly Scenario[]): Promise<Outcome[]> => {
+    if (used + scenarios.length > WORLD_SIZE) await close();
+    used += scenarios.length;
     try {
-      return await runBatch(await (opened ??= open()), scenarios);
+      return await runBatch(await (world ??= open()), scenarios);
     } catch (error) {
       await close();
-      if (scenarios.length === 1) {
-        return scenarios.map((one) => ({
-          scenario: one,
-          statements: [],
-          results: [],
-          differences: [String((error as Error).stack ?? error)],
-        }));
-      }
-      const outcomes: Outcome[] = [];
-      for (const one of scenarios) outcomes.push(...await run([one]));
-      return outcomes;
+      const half = scenarios.length >> 1;
+      if (half > 0) return [...await run(scenarios.slice(0, half)), ...await run(scenarios.slice(half))];
+      return scenarios.map((one) => ({
+        scenario: one,
+        statements: [],
+        results: [],
+        differences: [String((error as Error).stack ?? error)],
+      }));
     }
   };
-  return { run, [Symbol.asyncDispose]: close };
+  return {
+    run,
+    [Symbol.asyncDispose]: async () => {
+      await close();
+      for (const template of await templates ?? []) await template[Symbol.asyncDispose]();
+    },
+  };
 }
 
 /** The smallest scenario found that fails like that of a seed. */

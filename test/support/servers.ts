@@ -48,8 +48,9 @@ export async function startServer(
   return server;
 }
 
+/** In TEST_DATA_FOLDER, as on a disk in memory, else where temporary files are. */
 function ownFolder(version: string): string {
-  const folder = mkdtempSync(join(tmpdir(), `bemi-pg${version}-`));
+  const folder = mkdtempSync(join(process.env.TEST_DATA_FOLDER ?? tmpdir(), `bemi-pg${version}-`));
   const user = unprivileged();
   if (user) chownSync(folder, user.uid, user.gid);
   chmodSync(folder, 0o700);
