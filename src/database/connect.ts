@@ -8,8 +8,11 @@ import type { Database, DatabaseLike, PgClientLike, PgliteLike, PgPoolLike, Post
  */
 export function connect(db: DatabaseLike): Database {
   const client = (db ?? {}) as unknown as Readonly<Record<string, unknown>>;
-  if (typeof client.unsafe === "function") return fromPostgres(db as PostgresLike);
-  if (typeof client.query === "function") {
+  // Neon's function over HTTP has an `unsafe` too, but no transaction that waits for an answer.
+  const isHttp = typeof client.transaction === "function" && client.begin === undefined &&
+    typeof db === "function";
+  if (typeof client.unsafe === "function" && !isHttp) return fromPostgres(db as PostgresLike);
+  if (typeof client.query === "function" && !isHttp) {
     if (typeof client.exec === "function") return fromPglite(db as PgliteLike);
     if (typeof client.totalCount === "number") return fromPool(db as PgPoolLike);
     // pg would keep its queries back until somebody connects.
@@ -18,8 +21,7 @@ export function connect(db: DatabaseLike): Database {
         hint: "Call `await client.connect()` first, or pass a Pool.",
       });
     }
-    // Neon's function answers with the rows alone.
-    if (typeof db === "object") return fromClient(db as PgClientLike);
+    return fromClient(db as PgClientLike);
   }
   throw new BemiError("unsupported_client", "This is no database client that Bemi knows", {
     hint: hintOf(client),
@@ -28,6 +30,9 @@ export function connect(db: DatabaseLike): Database {
 
 function hintOf(client: Readonly<Record<string, unknown>>): string {
   if (typeof client.then === "function") return "It is a promise: await it first.";
+  if (typeof client.transaction === "function" && client.$client === undefined) {
+    return "Pass a Pool or Client of Neon's: over HTTP it has no transaction that waits for an answer.";
+  }
   if (client.$client !== undefined) return "Pass the client of this drizzle database: db.$client.";
   return "Pass a postgres.js Sql, Bun's SQL, a PGlite, or a Pool or Client of pg or Neon.";
 }

@@ -1,10 +1,9 @@
 import { connect } from "../database/connect.ts";
 import type { DatabaseLike } from "../database/port.ts";
-import { BemiError } from "../errors.ts";
 import { questions } from "../generated/sql.ts";
 import { DEFAULT_SCHEMA } from "../identifiers.ts";
 import { SCHEMA_VERSION, type SchemaOptions } from "./install.ts";
-import { inSchema, installedVersion } from "./schema.ts";
+import { inSchema, installedVersion, schemaMissing } from "./schema.ts";
 
 /** One way in which tracking is off or wrong, or could come to be. */
 export interface Finding {
@@ -49,13 +48,7 @@ const SEVERITIES: readonly Finding["severity"][] = ["error", "warning", "note"];
 function versionFinding(version: number, schema: string): Finding | undefined {
   if (version === SCHEMA_VERSION) return undefined;
   if (version === 0) {
-    throw new BemiError(
-      "schema_missing",
-      `Bemi is not installed in the schema "${schema}" of this database`,
-      {
-        hint: "Run: bemi init",
-      },
-    );
+    throw schemaMissing(schema);
   }
   const isOlder = version < SCHEMA_VERSION;
   return {

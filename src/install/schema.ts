@@ -24,7 +24,12 @@ export async function installedVersion(db: Database, schema: string): Promise<nu
 export async function requireInstalled(db: Database, schema: string): Promise<number> {
   const version = await installedVersion(db, schema);
   if (version > 0) return version;
-  throw new BemiError("schema_missing", `Bemi is not installed in the schema "${schema}" of this database`, {
-    hint: "Run: bemi init",
+  throw schemaMissing(schema);
+}
+
+export function schemaMissing(schema: string): BemiError {
+  const option = schema === DEFAULT_SCHEMA ? "" : ` --schema '${schema}'`;
+  return new BemiError("schema_missing", `Bemi is not installed in the schema "${schema}" of this database`, {
+    hint: `Run: bemi init${option} (or call install() of @bemi/core/install)`,
   });
 }

@@ -4,7 +4,7 @@ import { BemiError } from "../errors.ts";
 import { DEFAULT_SCHEMA, quoteSchema } from "../identifiers.ts";
 import type { SchemaOptions } from "./install.ts";
 import { type LogStatus, logStatus } from "./log-status.ts";
-import { inSchema } from "./schema.ts";
+import { inSchema, schemaMissing } from "./schema.ts";
 import { type SlotStatus, slotStatus, type WorkerConnections, workerConnections } from "./slot-status.ts";
 
 /** A table that is tracked. */
@@ -136,11 +136,7 @@ async function readableRelations(database: Database, schema: string): Promise<Re
     [quoteSchema(schema)],
   );
   if (!rows.some(({ name }) => name === "migrations")) {
-    throw new BemiError(
-      "schema_missing",
-      `Bemi is not installed in the schema "${schema}" of this database`,
-      { hint: "Run: bemi init" },
-    );
+    throw schemaMissing(schema);
   }
   if (!rows.every(({ usable }) => usable)) {
     throw new BemiError("privilege_missing", `This role may not look into the schema "${schema}"`, {
