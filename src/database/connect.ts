@@ -30,7 +30,7 @@ export function connect(db: DatabaseLike): Database {
 
 function hintOf(client: Readonly<Record<string, unknown>>): string {
   if (typeof client.then === "function") return "It is a promise: await it first.";
-  if (typeof client.transaction === "function" && client.$client === undefined) {
+  if (typeof client === "function" && typeof client.transaction === "function") {
     return "Pass a Pool or Client of Neon's: over HTTP it has no transaction that waits for an answer.";
   }
   if (client.$client !== undefined) return "Pass the client of this drizzle database: db.$client.";
