@@ -24,15 +24,12 @@ export function connect(db: DatabaseLike): Database {
     return fromClient(db as PgClientLike);
   }
   throw new BemiError("unsupported_client", "This is no database client that Bemi knows", {
-    hint: hintOf(client),
+    hint: isHttp ? "Pass a Pool or Client of Neon's, which keeps a connection." : hintOf(client),
   });
 }
 
 function hintOf(client: Readonly<Record<string, unknown>>): string {
   if (typeof client.then === "function") return "It is a promise: await it first.";
-  if (typeof client === "function" && typeof client.transaction === "function") {
-    return "Pass a Pool or Client of Neon's: over HTTP it has no transaction that waits for an answer.";
-  }
   if (client.$client !== undefined) return "Pass the client of this drizzle database: db.$client.";
   return "Pass a postgres.js Sql, Bun's SQL, a PGlite, or a Pool or Client of pg or Neon.";
 }
