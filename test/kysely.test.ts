@@ -3,6 +3,7 @@ import pg from "pg";
 import Cursor from "pg-cursor";
 import { describe, expect, test } from "vitest";
 import { mergeContext, withContext } from "../mod.ts";
+import { withBemi } from "../src/adapters/kysely.ts";
 import { withBemi as withBemiForPg } from "../src/adapters/pg.ts";
 import { withBemi as withBemiForPglite } from "../src/adapters/pglite.ts";
 import { onEachServer, onPglite, type TestDatabase } from "./support/databases.ts";
@@ -15,7 +16,7 @@ interface Tables {
   todos: { id: Generated<string>; task: string; is_completed: Generated<boolean> };
 }
 
-const as = <R>(user_id: number, fn: () => R): Promise<Awaited<R>> => withContext({ user_id }, fn);
+const as = <R>(user_id: number | string, fn: () => R): Promise<Awaited<R>> => withContext({ user_id }, fn);
 
 function behaves<T extends TestDatabase>(
   open: () => Promise<T>,
@@ -111,11 +112,13 @@ function requests(db: Kysely<Tables>): RequestClient {
 }
 
 onEachServer("kysely", (open) => {
-  const connect = ({ url }: { url: string }): Kysely<Tables> => {
-    const pool = withBemiForPg(new pg.Pool({ connectionString: url, max: 4 }));
-    return new Kysely<Tables>({ dialect: new PostgresDialect({ pool, cursor: Cursor }) });
-  };
-  describe("over a wrapped pg Pool", () => {
+  const pool = (url: string): pg.Pool => new pg.Pool({ connectionString: url, max: 4 });
+  const over = (pool: pg.Pool): Kysely<Tables> =>
+    new Kysely<Tables>({ dialect: new PostgresDialect({ pool, cursor: Cursor }) });
+  describe.each([
+    ["over a wrapped pg Pool", ({ url }: { url: string }) => over(withBemiForPg(pool(url)))],
+    ["wrapped itself", ({ url }: { url: string }) => withBemi(over(pool(url)))],
+  ])("%s", (_, connect) => {
     behaves(open, connect);
 
     test("300 overlapping requests, half of them failing, never mix", async () => {
@@ -137,6 +140,39 @@ onEachServer("kysely", (open) => {
       await db.destroy();
     });
   });
+
+  test("wrapped itself, whatever ends a statement, in SQL, and for functions where it is told so", async () => {
+    await using database = await open();
+    await install(database.db);
+    await database.port.execute(TODOS);
+    await database.port.execute(
+      "create function add_todo(task text) returns void language sql as $$ insert into todos (task) values (task) $$",
+    );
+    await track(database.db, "todos");
+    const db = over(pool(database.url));
+    const wrapped = withBemi(db);
+    await as("*/ drop table todos; -- ? $1 ë", async () => {
+      await wrapped.insertInto("todos").values({ task: "a" }).modifyEnd(sql`-- mine`).execute();
+      await wrapped.with("gone", (qb) => qb.deleteFrom("todos").where("task", "=", "a").returning("id"))
+        .selectFrom("todos").selectAll().where("id", "in", sql<string>`(select id from gone)`)
+        .orderBy("id").forUpdate().execute();
+      await sql`with gone as (${wrapped.selectFrom("todos").select("id")}) insert into todos (task)
+        select 'b' from (values (1)) x where not exists (select from gone)`.execute(wrapped);
+      await sql`select add_todo(${"c"})`.execute(withBemi(db, { wrap: "all" }));
+      await withBemi(db, { wrap: "all" }).selectNoFrom(sql`add_todo(${"d"})`.as("e")).execute();
+      await wrapped.selectNoFrom(sql`add_todo(${"e"})`.as("e")).execute();
+    });
+    const user = "*/ drop table todos; -- ? $1 ë";
+    expect((await seen(database.port)).map(({ before, after, context }) => [
+      after.task ?? before.task,
+      context.user_id ?? "-",
+    ])).toEqual([["a", user], ["a", user], ["b", user], ["c", user], ["d", user], ["e", "-"]]);
+    await db.destroy();
+  });
+});
+
+test("what is no kysely database is refused", () => {
+  expect(() => withBemi({} as never)).toThrow(expect.objectContaining({ code: "unsupported_client" }));
 });
 
 onPglite(
