@@ -171,10 +171,6 @@ onEachServer("kysely", (open) => {
   });
 });
 
-test("what is no kysely database is refused", () => {
-  expect(() => withBemi({} as never)).toThrow(expect.objectContaining({ code: "unsupported_client" }));
-});
-
 onPglite(
   "kysely over a wrapped PGlite",
   (open) =>

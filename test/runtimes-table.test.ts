@@ -13,7 +13,7 @@ const BEHIND: Readonly<Record<string, string | { file: string; text: string; col
     "pg's cursors, streams, callbacks": "pg's cursors, streams and callbacks",
     "drizzle on pg, on postgres.js": "requests through drizzle on postgres.js,",
     "kysely on pg": "requests through kysely on pg,",
-    "kysely itself, by comments": { file: "kysely", text: "wrapped itself", columns: ["Node 20"] },
+    "kysely itself, by comments": "requests through kysely itself,",
     "PGlite; drizzle, kysely on it": "requests through kysely on PGlite,",
     "Bun's SQL, drizzle on it": { file: "bun-sql", text: "300 overlapping requests", columns: ["Bun"] },
     "TypeORM on pg": { file: "typeorm", text: "expectIsolation", columns: ["Node 20"] },

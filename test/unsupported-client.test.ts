@@ -8,6 +8,7 @@ import { expect, test } from "vitest";
 import { withBemi as forBun } from "../src/adapters/bun-sql.ts";
 import { withBemi as forAny } from "../src/adapters/comment.ts";
 import { withBemi as forDrizzle } from "../src/adapters/drizzle.ts";
+import { withBemi as forKysely } from "../src/adapters/kysely.ts";
 import { withBemi as forNeon } from "../src/adapters/neon.ts";
 import { withBemi as forPg } from "../src/adapters/pg.ts";
 import { withBemi as forPglite } from "../src/adapters/pglite.ts";
@@ -23,6 +24,7 @@ const ADAPTERS = {
   pglite: forPglite as unknown as WithBemi,
   neon: forNeon as unknown as WithBemi,
   drizzle: forDrizzle as unknown as WithBemi,
+  kysely: forKysely as unknown as WithBemi,
 };
 
 function refused(withBemi: WithBemi, client: unknown): BemiError {
@@ -44,6 +46,7 @@ const CLIENTS = {
   pglite: Object.create(PGlite.prototype) as PGlite,
   neon: neon("postgres://user:secret@host.neon.tech/app"),
   drizzle: drizzle({ client: pool }),
+  kysely: new Kysely({ dialect: new PostgresDialect({ pool }) }),
 };
 
 test.each(
@@ -67,8 +70,6 @@ test.each(Object.entries(ADAPTERS))(
       expect(refused(withBemi, nothing).hint).toMatch(/^Pass /);
     }
     expect(refused(withBemi, Promise.resolve(pool)).hint).toMatch(/await it/);
-    const kysely = new Kysely({ dialect: new PostgresDialect({ pool }) });
-    expect(refused(withBemi, kysely).hint).toMatch(/PostgresDialect\(\{ pool: withBemi\(pool\)/);
   },
 );
 
@@ -77,6 +78,10 @@ test("the maker of a client is not the client", () => {
   expect(refused(ADAPTERS.pg, pg.Pool).hint).toMatch(/^Pass what new pg.Pool/);
   expect(refused(ADAPTERS.pglite, PGlite).hint).toMatch(/^Pass what `await PGlite.create/);
   expect(refused(ADAPTERS.pg, { query() {}, connect() {}, native: {} }).hint).toMatch(/native bindings/);
+});
+
+test("kysely over a client that has an adapter takes that one, wrapped", () => {
+  expect(refused(ADAPTERS.pg, CLIENTS.kysely).hint).toMatch(/PostgresDialect\(\{ pool: withBemi\(pool\)/);
 });
 
 test("@bemi/core/comment wants the methods that are named", () => {
@@ -96,4 +101,6 @@ test("a client is wrapped once, also by another adapter", () => {
   expect(forNeon(sql)).toBe(sql);
   const db = forPglite(CLIENTS.pglite);
   expect(forPglite(db)).toBe(db);
+  const kysely = forKysely(CLIENTS.kysely);
+  expect(forKysely(kysely)).toBe(kysely);
 });

@@ -3,9 +3,13 @@
  *
  * @module
  */
-import { BemiError } from "../errors.ts";
-import { type StatementCommentOptions, withComment } from "./comment.ts";
+import { withComment } from "./comment.ts";
 import { statementKind } from "./statement-kind.ts";
+import { unsupportedClient } from "./unsupported-client.ts";
+import { wrapOnce } from "./wrap-once.ts";
+import type { WrapOptions } from "./wrap-options.ts";
+
+export type { WrapOptions } from "./wrap-options.ts";
 
 /** What of a kysely database, or of a transaction of it, is used. */
 export interface KyselyDatabase {
@@ -39,19 +43,22 @@ const WRITES = ["InsertQueryNode", "UpdateQueryNode", "DeleteQueryNode", "MergeQ
  * const db = withBemi(new Kysely({ dialect: new PostgresDialect({ pool: new pg.Pool() }) }));
  * ```
  */
-export function withBemi<K extends KyselyDatabase>(db: K, options: StatementCommentOptions = {}): K {
+export function withBemi<K extends KyselyDatabase>(db: K, options: WrapOptions = {}): K {
   if (typeof db?.withPlugin !== "function") {
-    throw new BemiError("unsupported_client", "withBemi of @bemi/core/kysely takes a database of kysely", {
+    throw unsupportedClient(db, {
+      subpath: "kysely",
+      takes: "a database of kysely",
       hint: "Pass a Kysely, or a Transaction of one: withBemi(new Kysely({ dialect })).",
     });
   }
-  return db.withPlugin({
+  const plugin = {
     transformQuery: ({ node }: { readonly node: QueryNode }) => commented(node, options),
     transformResult: ({ result }: { readonly result: unknown }) => Promise.resolve(result),
-  }) as K;
+  };
+  return wrapOnce(db, () => db.withPlugin(plugin) as object);
 }
 
-function commented(node: QueryNode, options: StatementCommentOptions): QueryNode {
+function commented(node: QueryNode, options: WrapOptions): QueryNode {
   if (!carries(node, options)) return node;
   const comment = withComment("", { wrap: "all" });
   if (comment === "") return node;
@@ -67,7 +74,7 @@ function commented(node: QueryNode, options: StatementCommentOptions): QueryNode
   return { ...node, endModifiers: [...node.endModifiers ?? [], last] };
 }
 
-function carries(node: QueryNode, { wrap }: StatementCommentOptions): boolean {
+function carries(node: QueryNode, { wrap }: WrapOptions): boolean {
   if (WRITES.includes(node.kind)) return true;
   // What is written in SQL may be in several parts, with a query of kysely's between.
   if (node.sqlFragments) return wrap === "all" || statementKind(node.sqlFragments.join(" ? ")).writes;

@@ -12,7 +12,10 @@ const MISTAKEN: readonly (readonly [fits: Shape, remedy: string])[] = [
     has("$extends"),
     "Prisma takes a wrapped pool: new PrismaClient({ adapter: new PrismaPg(withBemi(pool)) }).",
   ],
-  [has("getExecutor"), "Kysely takes a wrapped pool: new PostgresDialect({ pool: withBemi(pool) })."],
+  [
+    has("getExecutor"),
+    "Kysely takes a wrapped pool: new PostgresDialect({ pool: withBemi(pool) }); or has a withBemi of its own in @bemi/core/kysely.",
+  ],
   [
     has("createQueryRunner"),
     'TypeORM takes the wrapped module: new DataSource({ type: "postgres", driver: withBemi(pg) }).',

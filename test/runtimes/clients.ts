@@ -1,6 +1,7 @@
 import { currentContext, withContext } from "@bemi/core";
 import { withBemi as withBemiForDrizzle } from "@bemi/core/drizzle";
 import { changes } from "@bemi/core/history";
+import { withBemi as withBemiForKysely } from "@bemi/core/kysely";
 import { withBemi as withBemiForPg } from "@bemi/core/pg";
 import { withBemi as withBemiForPostgres } from "@bemi/core/postgres";
 import { eq, sql } from "drizzle-orm";
@@ -67,6 +68,11 @@ const CLIENTS: { readonly [name: string]: (url: string) => Open } = {
   "kysely on pg": (url) => {
     const pool = withBemiForPg(new pg.Pool({ connectionString: url, max: 4 }));
     const db = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
+    return { client: overKysely(db), end: () => db.destroy() };
+  },
+  "kysely itself": (url) => {
+    const pool = new pg.Pool({ connectionString: url, max: 4 });
+    const db = withBemiForKysely(new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) }));
     return { client: overKysely(db), end: () => db.destroy() };
   },
 };
