@@ -102,6 +102,16 @@ onEachDatabase("reading the log", (open) => {
       }
       expect(back).toEqual(all);
     }
+    // Changes of one time are told apart by their place: a page may end between them.
+    expect(new Set(all.slice(0, 2).map((change) => change.committed_at)).size).toBe(1);
+    // What vanishes from the JSON would find everything.
+    for (const context of [{ user_id: undefined }, { app: { user_id: undefined } }]) {
+      await expect(changes(db, { context })).rejects.toMatchObject({ code: "usage" });
+      await expect(changes(db, { not: { context } })).rejects.toMatchObject({ code: "usage" });
+      await expect(api.groups(db, { schema, by: "day", after: context })).rejects.toMatchObject({
+        code: "usage",
+      });
+    }
     await expect(changes(db, { page: { after: "bm9uZQ" } })).rejects.toMatchObject({ code: "usage" });
     await expect(changes(db, { limit: 0 })).rejects.toMatchObject({ code: "usage" });
   });
@@ -285,7 +295,17 @@ onEachDatabase("reading the log", (open) => {
     await expect(mine.groups({ by: { context: ["db", "user"] } })).rejects.toMatchObject({ code: "usage" });
     expect((await mine.groups({ by: { context: "user_id" } })).map((group) => [group.key, group.changes]))
       .toEqual([["1", 2]]);
-    expect(() => api.scoped(db, { columns: ["id"] })).toThrow(/restricts nothing/);
+    // Nobody who is signed in: a tenant, or a key, that is undefined restricts nothing.
+    for (
+      const nothing of [{ columns: ["id"] }, { row: {} }, { context: "{}" }, { row: { tenant: undefined } }]
+    ) {
+      expect(() => api.scoped(db, nothing)).toThrow(/restricts nothing|"tenant" is undefined/);
+    }
+    for (const part of ["table", "key", "row", "context", "transaction"]) {
+      expect(() => api.scoped(db, { table: "notes", row: { tenant: 1 }, [part]: undefined })).toThrow(
+        `The scope's ${part} is undefined`,
+      );
+    }
   });
 });
 

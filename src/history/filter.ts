@@ -1,3 +1,4 @@
+import { BemiError } from "../errors.ts";
 import type { JsonObject, Operation } from "./change.ts";
 import { parseCursor } from "./cursor.ts";
 
@@ -49,6 +50,21 @@ export function binder(parameters: string[]): Bind {
   return (value, type) => `$${parameters.push(value)}::text::${type}`;
 }
 
+/**
+ * An object to be contained, as JSON text. A member that is `undefined` would vanish from it, and everything be found.
+ *
+ * @throws {BemiError} `usage`
+ */
+export function containedJson(name: string, value: JsonObject | string): string {
+  if (typeof value === "string") return value;
+  return JSON.stringify(value, (key, member: unknown) => {
+    if (member !== undefined) return member;
+    throw new BemiError("usage", `"${key}" is undefined in the ${name} to look for`, {
+      hint: "Leave it out, or pass null for what is JSON's null.",
+    });
+  });
+}
+
 /** A filter as SQL conditions over the columns of the log. */
 export function filterConditions(filter: ChangesFilter, bind: Bind): string[] {
   const parts = changeConditions(filter, bind);
@@ -88,8 +104,7 @@ function changeConditions(filter: ChangeConditions, bind: Bind): string[] {
     parts.push(each.length === 0 ? "false" : `(${each.join(" or ")})`);
   };
   const contained = (column: string, value: JsonObject | string | undefined): void => {
-    if (value === undefined) return;
-    parts.push(`${column} @> ${bind(typeof value === "string" ? value : JSON.stringify(value), "jsonb")}`);
+    if (value !== undefined) parts.push(`${column} @> ${bind(containedJson(column, value), "jsonb")}`);
   };
   any(filter.table, (name) => {
     const [table = "", ...schema] = name.split(".").reverse();

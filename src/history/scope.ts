@@ -5,7 +5,7 @@ import { DEFAULT_SCHEMA } from "../identifiers.ts";
 import { inSchema, requireInstalled } from "../install/schema.ts";
 import type { Change, JsonObject } from "./change.ts";
 import { type ChangesOptions, readJson } from "./changes.ts";
-import { type Bind, binder, type ChangeConditions, filterConditions } from "./filter.ts";
+import { type Bind, binder, type ChangeConditions, containedJson, filterConditions } from "./filter.ts";
 import { type Group, type GroupsOptions, groupsStatement } from "./groups.ts";
 import { type Numbers, parseJson } from "./numbers.ts";
 
@@ -67,16 +67,12 @@ export function scoped(db: DatabaseLike, scope: Scope): ScopedHistory {
   const { row, columns, contextKeys = [], schema = DEFAULT_SCHEMA, numbers, ...conditions } = structuredClone(
     scope,
   );
-  if (row === undefined && !Object.values(conditions).some((value) => value !== undefined)) {
-    throw new BemiError("usage", "The scope restricts nothing", {
-      hint: "Give it a table, key, row, context or transaction.",
-    });
-  }
   const { table, key, context, transaction } = conditions;
+  requireRestricting({ table, key, context, transaction, row }, scope);
   const within = (bind: Bind): string[] => {
     const parts = filterConditions({ table, key, context, transaction }, bind);
     if (row === undefined) return parts;
-    const contained = bind(typeof row === "string" ? row : JSON.stringify(row), "jsonb");
+    const contained = bind(containedJson("row", row), "jsonb");
     const image = (column: string) => `(${column} = '{}' or ${column} @> ${contained})`;
     return [
       ...parts,
@@ -128,6 +124,26 @@ export function scoped(db: DatabaseLike, scope: Scope): ScopedHistory {
       return rows.map((found) => JSON.parse(found.json) as Group);
     },
   };
+}
+
+// A tenant that is undefined, for nobody is signed in, must not open the scope to all.
+function requireRestricting(restrictions: Scope, scope: Scope): void {
+  for (const [name, value] of Object.entries(restrictions)) {
+    if (value === undefined && Object.hasOwn(scope, name)) {
+      throw new BemiError("usage", `The scope's ${name} is undefined`, {
+        hint: "Pass a value, or leave it out.",
+      });
+    }
+  }
+  const { row, context, ...names } = restrictions;
+  const isRestricting = Object.values(names).some((value) => value !== undefined) ||
+    Object.entries({ row, context }).some(([name, value]) =>
+      value !== undefined && Object.keys(JSON.parse(containedJson(name, value)) as object).length > 0
+    );
+  if (isRestricting) return;
+  throw new BemiError("usage", "The scope restricts nothing", {
+    hint: "Give it a table, key, row, context or transaction.",
+  });
 }
 
 /** What is not shown cannot be asked for either: a filter by it would tell its value by trial. */
