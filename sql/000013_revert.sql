@@ -94,7 +94,8 @@ create function "bemi".differing_columns(a_relation oid, a_row jsonb, a_image js
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if a_row = a_image then
+  -- Nearly always: an image may be of some columns alone.
+  if a_row || a_image = a_row then
     return '{}';
   end if;
   return array(
@@ -119,11 +120,22 @@ as $$
     order by a.attnum)
 $$;
 
--- An image as a client can hold it: each column's value as the JSON text that it is, for numbers have to stay exact.
-create function "bemi".image_texts(a_image jsonb) returns json
-language sql immutable set search_path = pg_catalog, pg_temp
+-- Which of some images, by their numbers, have such columns. All of them are read at once first: hardly ever is one refused.
+create function "bemi".refused_images(a_relation oid, a_images jsonb) returns table (n bigint, refused text[])
+language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(json_object_agg(key, value::text), '{}') from jsonb_each(a_image)
+begin
+  begin
+    execute format('select from jsonb_populate_recordset(null::%s, $1)', a_relation::regclass) using a_images;
+    return;
+  exception when data_exception or feature_not_supported or integrity_constraint_violation or datatype_mismatch or wrong_object_type then
+    null;
+  end;
+  return query
+    select e.n, e.refused
+    from (select i.n, "bemi".refused_columns(a_relation, i.image) as refused from jsonb_array_elements(a_images) with ordinality as i (image, n)) as e
+    where e.refused <> '{}';
+end
 $$;
 
 -- For a script that was made beforehand: fails where a row is no longer as it was.
@@ -146,7 +158,7 @@ language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
-    select coalesce(json_agg(json_build_object('key', i.primary_key, 'image', "bemi".image_texts(i.image))), '[]')
+    select coalesce(json_agg(json_build_object('key', i.primary_key, 'image', i.image::text)), '[]')
     from "bemi".epochs e, "bemi".images_as_of(a_relation, row(a_at, e.epoch, a_lsn, a_index - 1, '{}')::"bemi".moment) as i
     where e.source_id = a_source);
 exception when sqlstate 'BE001' then

@@ -147,6 +147,51 @@ onEachCapture("reverting", (open) => {
     });
   });
 
+  test("one row to a time, across a TRUNCATE, without the rows beside it", async () => {
+    await using db = await open();
+    await db.track("create table todos (id int primary key, task text)", ["todos"]);
+    await db.as({}, "insert into todos values (1, 'a'), (2, 'b'), (3, 'c')");
+    await db.plan({ context: { nothing: true } });
+    const full = await clock(db.database.port);
+    await db.as({}, "update todos set id = 7 where id = 1");
+    await db.as({}, "truncate todos");
+    await db.as({}, "insert into todos values (3, 'new')");
+    await db.revert({ table: "todos", key: "1", to: full });
+    expect(await db.rows("todos")).toEqual(['{"id": 1, "task": "a"}', '{"id": 3, "task": "new"}']);
+    await db.revert({ table: "todos", key: "3", to: full });
+    expect(await db.rows("todos")).toEqual(['{"id": 1, "task": "a"}', '{"id": 3, "task": "c"}']);
+  });
+
+  test("a table to a time is one table, by a name that the log knows and that it had then", async () => {
+    await using db = await open();
+    const { port } = db.database;
+    await db.execute("create schema app");
+    await db.track(
+      "create table todos (id int primary key, task text); create table app.todos (id int primary key, task text)",
+      ["todos", "app.todos"],
+    );
+    const start = await clock(port);
+    await db.as({}, "insert into todos values (1, 'a'); insert into app.todos values (1, 'b')");
+    for (const unit of [{ table: "todos", to: start }, { table: "todos", key: "1", to: start }]) {
+      await expect(db.revert(unit)).rejects.toMatchObject({
+        code: "usage",
+        hint: "Say which: app.todos, public.todos.",
+      });
+    }
+    await expect(db.revert({ table: "todo", to: start })).rejects.toMatchObject({ code: "table_missing" });
+    await db.revert({ table: "app.todos", to: start });
+    expect([await db.rows("todos"), await db.rows("app.todos")]).toEqual([['{"id": 1, "task": "a"}'], []]);
+    await db.execute("alter table app.todos rename to tasks");
+    await db.as({}, "insert into app.tasks values (2, 'c')");
+    expect(await db.plan({ table: "tasks", to: start })).toMatchObject({
+      conflicts: [{ kind: "table_gone", message: "app.tasks was called app.todos at that time" }],
+    });
+    const later = await clock(port);
+    await db.as({}, "delete from app.tasks");
+    await db.revert({ table: "tasks", to: later });
+    expect(await db.rows("app.tasks")).toEqual(['{"id": 2, "task": "c"}']);
+  });
+
   test("values come back exactly, generated and identity columns, partitions, and rows without a key", async () => {
     await using db = await open();
     await db.track(
@@ -249,9 +294,17 @@ onEachCapture("reverting", (open) => {
     await using db = await open();
     await db.track(TODOS, ["todos"]);
     for (
-      const unit of [{ change: "1" }, { transaction: "x" }, { context: {} }, {}, {
-        transaction: { source: 1, commitLsn: "1" },
-      }]
+      const unit of [
+        { change: "1" },
+        { transaction: "x" },
+        { context: {} },
+        {},
+        { transaction: { source: 1, commitLsn: "1" } },
+        // What a caller left undefined must not become everything, or the whole table.
+        { context: { request_id: undefined } },
+        { context: { app: { request_id: undefined } } },
+        { table: "todos", key: undefined, to: new Date(0) },
+      ]
     ) {
       await expect(db.plan(unit as never)).rejects.toMatchObject({ code: "usage" });
     }

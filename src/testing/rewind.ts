@@ -93,7 +93,9 @@ async function undoTable(
   // Without a key a row is found by what it holds.
   const rows = table.key.length > 0
     ? images.map((image) => ({ locator: "", image, differing: [] }))
-    : await findRows(tx, schema, table, images.map((image) => ({ at: image, expected: image })), true);
+    : await findRows(tx, schema, table, images.map((image) => ({ at: image, expected: image })), {
+      lock: true,
+    });
   const going = there.flatMap((story, n): RowStep[] =>
     rows[n] ? [{ operation: "DELETE", table, story, row: rows[n], values: new Map(), to: undefined }] : []
   );

@@ -5,6 +5,7 @@ import { choose, type ConflictChoice, type OnConflict, type RevertConflict } fro
 import { type Image, imageJson, without } from "./image.ts";
 import { findRows, type LiveRow } from "./live.ts";
 import { readUnit, type UnitLog } from "./log.ts";
+import { requireOneTable } from "./named-table.ts";
 import { orderSteps } from "./order.ts";
 import type { RevertPlan } from "./plan.ts";
 import { referenceConflicts } from "./references.ts";
@@ -36,10 +37,17 @@ export interface Examined {
 /** Looks at the log, the catalog and the rows, and decides what to do. */
 export async function examine(db: Database, unit: RevertUnit, options: ExamineOptions): Promise<Examined> {
   const { schema, onConflict } = options;
+  if ("to" in unit) await requireOneTable(db, schema, unit);
   const log = await readUnit(db, schema, unit);
   requireFound(unit, log);
   const tables = await tablesOf(db, schema, log);
-  const { truncated, conflicts } = await truncatedRows(db, schema, log, tables);
+  const { truncated, conflicts } = await truncatedRows(
+    db,
+    schema,
+    log,
+    tables,
+    "key" in unit ? unit.key : undefined,
+  );
   const stories = rowStories(log, truncated);
   const verdict = new Verdict(onConflict);
 
@@ -194,7 +202,7 @@ async function rowsOf(
     schema,
     table,
     findable.map((story) => ({ at: place(story), expected: story.left ?? story.initial ?? new Map() })),
-    lock,
+    { lock },
   );
   const found = new Map(findable.map((story, n) => [story, rows[n]]));
   return stories.filter((story) => found.has(story) || table.key.length === 0)
@@ -215,10 +223,8 @@ async function readableSteps(
 ): Promise<Map<RowStep, Readable>> {
   const setting = steps.filter(({ values }) => values.size > 0);
   const rows = setting.length === 0 ? [] : await db.query<{ n: string; refused: string }>(
-    `select r.n::text, to_json(r.refused)::text as refused
-    from (select e.n, ${quoteSchema(schema)}.refused_columns($1::text::oid, e.image) as refused
-      from jsonb_array_elements($2::text::jsonb) with ordinality as e (image, n)) as r
-    where r.refused <> '{}'`,
+    `select e.n::text, to_json(e.refused)::text as refused
+    from ${quoteSchema(schema)}.refused_images($1::text::oid, $2::text::jsonb) as e (n, refused)`,
     [table.oid, `[${setting.map(({ values }) => imageJson(values)).join(", ")}]`],
   );
   const readable = new Map<RowStep, Readable>();

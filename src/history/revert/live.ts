@@ -12,27 +12,32 @@ export interface LiveRow {
   readonly differing: readonly string[];
 }
 
+/** How {@linkcode findRows} finds them. */
+export interface FindOptions {
+  /** Whether they are locked before they are read, in the order of their keys. */
+  readonly lock: boolean;
+  /** Whether only rows with differing columns get their image, and others an empty one. */
+  readonly isComparing?: boolean;
+}
+
 /** A row to look for: by the key in `at`, or where the table has none, by all of `expected`. */
 export interface Wanted {
   readonly at: Image;
   readonly expected: Image;
 }
 
-/**
- * Finds rows, in the order in which they were asked for; `undefined` where there is none. With `lock`, they are locked
- * before they are read, in the order of their keys.
- */
+/** Finds rows, in the order in which they were asked for; `undefined` where there is none. */
 export function findRows(
   db: Database,
   schema: string,
   table: TableFacts,
   wanted: readonly Wanted[],
-  lock: boolean,
+  options: FindOptions,
 ): Promise<(LiveRow | undefined)[]> {
   if (wanted.length === 0) return Promise.resolve([]);
   return table.key.length > 0
-    ? byKey(db, schema, table, wanted, lock)
-    : byContent(db, schema, table, wanted, lock);
+    ? byKey(db, schema, table, wanted, options)
+    : byContent(db, schema, table, wanted, options);
 }
 
 async function byKey(
@@ -40,7 +45,7 @@ async function byKey(
   schema: string,
   table: TableFacts,
   wanted: readonly Wanted[],
-  lock: boolean,
+  { lock, isComparing = false }: FindOptions,
 ): Promise<(LiveRow | undefined)[]> {
   const keys = columnsNamed(table, table.key);
   const asked = wanted.map(({ at, expected }, n) =>
@@ -64,10 +69,18 @@ async function byKey(
       [parameter],
     );
   }
-  const bemi = quoteSchema(schema);
   const rows = await db.query<RawRow>(
-    `select bemi_wanted.n, ${LOCATOR} as locator, ${bemi}.image_texts(to_jsonb(bemi_row.*))::text as image,
-      to_json(${bemi}.differing_columns($2::text::oid, to_jsonb(bemi_row.*), bemi_wanted.was))::text as differing ${from}`,
+    `select n, locator, ${
+      isComparing ? "case when differing <> '{}' then image else '{}' end" : "image"
+    }::text as image,
+      to_json(differing)::text as differing
+    from (
+      select bemi_wanted.n, ${LOCATOR} as locator, to_jsonb(bemi_row.*) as image,
+        ${
+      quoteSchema(schema)
+    }.differing_columns($2::text::oid, to_jsonb(bemi_row.*), bemi_wanted.was) as differing ${from}
+      offset 0
+    ) as bemi_found`,
     [parameter, table.oid],
   );
   const found: (LiveRow | undefined)[] = wanted.map(() => undefined);
@@ -80,7 +93,7 @@ async function byContent(
   schema: string,
   table: TableFacts,
   wanted: readonly Wanted[],
-  lock: boolean,
+  { lock }: FindOptions,
 ): Promise<(LiveRow | undefined)[]> {
   const found: (LiveRow | undefined)[] = wanted.map(() => undefined);
   const bemi = quoteSchema(schema);
@@ -91,7 +104,7 @@ async function byContent(
   });
   for (const [image, numbers] of same) {
     const rows = await db.query<RawRow>(
-      `select 0 as n, ${LOCATOR} as locator, ${bemi}.image_texts(to_jsonb(bemi_row.*))::text as image, '[]' as differing
+      `select 0 as n, ${LOCATOR} as locator, to_jsonb(bemi_row.*)::text as image, '[]' as differing
       from ${onlyRows(table)} as bemi_row
       where ${bemi}.differing_columns($2::text::oid, to_jsonb(bemi_row.*), $1::text::jsonb) = '{}'
       limit $3::text::integer ${lock ? "for update" : ""}`,
@@ -115,7 +128,7 @@ interface RawRow {
 function read({ locator, image, differing }: RawRow): LiveRow {
   return {
     locator,
-    image: readImage(JSON.parse(image) as Record<string, string>),
+    image: readImage(image),
     differing: JSON.parse(differing) as string[],
   };
 }

@@ -2,7 +2,7 @@ import type { Database } from "../../database/port.ts";
 import { inSchema } from "../../install/schema.ts";
 import type { Operation } from "../change.ts";
 import { type Image, readImage } from "./image.ts";
-import { readRenames } from "./renames.ts";
+import { readRenames, type Renamer } from "./renames.ts";
 import { type RevertUnit, unitCondition } from "./unit.ts";
 
 /** A change as reverting needs it. */
@@ -34,13 +34,10 @@ export interface UnitLog {
 /** Reads what a unit changed, and what others did to its rows from its first change on. */
 export async function readUnit(db: Database, schema: string, unit: RevertUnit): Promise<UnitLog> {
   const { where, parameters } = unitCondition(unit);
-  const isRow = "key" in unit;
-  const own = isRow ? await ofKeys(db, schema, { where, parameters, start: [unit.key] }) : await select(
-    db,
-    schema,
-    `from "bemi".changes c where ${where} and c.operation <> 'SNAPSHOT'`,
-    parameters,
-  );
+  const select = selecting(db, schema);
+  const own = "key" in unit
+    ? await ofKeys(select, { where, parameters, start: [unit.key] })
+    : await select(`from "bemi".changes c where ${where} and c.operation <> 'SNAPSHOT'`, parameters);
   if ("to" in unit || own.length === 0) return { own, foreign: [] };
   const known = new Set(own.map(({ id }) => id));
   const [first] = own;
@@ -60,10 +57,12 @@ export async function readUnit(db: Database, schema: string, unit: RevertUnit): 
       key !== null
     );
     // An hour earlier, since overlapping transactions are not ordered by time.
-    const found = await ofKeys(db, schema, {
+    const [n1, n2, n3] = [1, 2, 3].map((n) => `$${parameters.length + n}::text`);
+    const found = await ofKeys(select, {
       where:
-        `c."table" = $1::text and c.schema = $2::text and c.committed_at >= $3::text::timestamptz - interval '1 hour'`,
-      parameters: [table, of, committedAt],
+        `c."table" = ${n1} and c.schema = ${n2} and c.committed_at >= ${n3}::timestamptz - interval '1 hour'
+          and (${where}) is not true`,
+      parameters: [...parameters, table, of, committedAt],
       start,
     });
     foreign.push(...found.filter((change) => !known.has(change.id) && first && isAfter(change, first)));
@@ -86,9 +85,7 @@ export async function changesSince(
   schema: string,
   place: { readonly source: number; readonly lsn: string; readonly index: string },
 ): Promise<LoggedChange[]> {
-  return await select(
-    db,
-    schema,
+  return await selecting(db, schema)(
     `from "bemi".changes c where c.source_id = $1::text::integer and c.commit_lsn >= $2::text::pg_lsn
       and c.transaction_index > $3::text::bigint and c.operation <> 'SNAPSHOT'`,
     [String(place.source), place.lsn, place.index],
@@ -101,9 +98,7 @@ export async function changesBefore(
   schema: string,
   { schema: of, table, position }: LoggedChange,
 ): Promise<LoggedChange[]> {
-  const earlier = await select(
-    db,
-    schema,
+  const earlier = await selecting(db, schema)(
     `from "bemi".changes c where c."table" = $1::text and c.schema = $2::text and (c.source_id, c.commit_lsn, c.transaction_index)
       < ($3::text::integer, '0/0'::pg_lsn + $4::text::numeric, $5::text::bigint)`,
     [table, of, ...position.map(String)],
@@ -120,8 +115,7 @@ interface KeySearch {
 
 // The changes of some keys, of the keys that their rows had before or got later, and so on; and what befell the whole table.
 async function ofKeys(
-  db: Database,
-  schema: string,
+  select: Select,
   { where, parameters, start }: KeySearch,
 ): Promise<LoggedChange[]> {
   const found = new Map<string, LoggedChange>();
@@ -136,16 +130,12 @@ async function ofKeys(
     const listed = `$${parameters.length + 1}::text::jsonb`;
     const fresh = [
       ...await select(
-        db,
-        schema,
         `from jsonb_array_elements_text(${listed}) as k (key) cross join lateral (
           select * from "bemi".changes c where ${where} and c.operation <> 'SNAPSHOT'
             and hashtextextended(c.primary_key, 0) = hashtextextended(k.key, 0) and c.primary_key = k.key) as c where true`,
         [...parameters, wanted],
       ),
       ...await select(
-        db,
-        schema,
         `from "bemi".changes c join jsonb_array_elements_text(${listed}) as k (key)
           on hashtextextended(c.former_primary_key, 0) = hashtextextended(k.key, 0) and c.former_primary_key = k.key
         where ${where} and c.former_primary_key is not null`,
@@ -158,8 +148,6 @@ async function ofKeys(
   }
   keep(
     await select(
-      db,
-      schema,
       `from "bemi".changes c where ${where} and c.primary_key is null and c.before = '{}' and c.after = '{}'
         and (c.operation = 'TRUNCATE' or c.context -> 'db' ? 'gap')`,
       parameters,
@@ -168,29 +156,30 @@ async function ofKeys(
   return [...found.values()].sort(byPosition);
 }
 
-async function select(
-  db: Database,
-  schema: string,
-  from: string,
-  parameters: readonly string[],
-): Promise<LoggedChange[]> {
-  const rows = await db.query<{ json: string }>(
-    inSchema(schema, `${SELECT} ${from}`),
-    parameters,
-  );
-  if (rows.length === 0) return [];
-  const epochs = await epochsOf(db, schema);
-  const renamed = await readRenames(db, schema);
-  return rows.map(({ json }): LoggedChange => {
-    const { before, after, position, ...change } = JSON.parse(json) as RawChange;
-    return {
-      ...change,
-      epoch: epochs.get(position[0]) ?? position[0],
-      before: renamed(readImage(before), change),
-      after: renamed(readImage(after), change),
-      position: [position[0], BigInt(position[1]), BigInt(position[2])],
+/** Reads changes in their order. What names meant, and how sources compare, is asked for once, where there is a change. */
+type Select = (from: string, parameters: readonly string[]) => Promise<LoggedChange[]>;
+
+function selecting(db: Database, schema: string): Select {
+  let known: { readonly epochs: ReadonlyMap<number, number>; readonly renamed: Renamer } | undefined;
+  return async (from, parameters) => {
+    const rows = await db.query<RawChange>(inSchema(schema, `${SELECT} ${from}`), parameters);
+    if (rows.length === 0) return [];
+    const { epochs, renamed } = known ??= {
+      epochs: await epochsOf(db, schema),
+      renamed: await readRenames(db, schema),
     };
-  }).sort(byPosition);
+    return rows.map(({ before, after, source: text, lsn, index, isGap, ...change }): LoggedChange => {
+      const source = Number(text);
+      return {
+        ...change,
+        epoch: epochs.get(source) ?? source,
+        before: renamed(readImage(before), change),
+        after: renamed(readImage(after), change),
+        position: [source, BigInt(lsn), BigInt(index)],
+        isGap: isGap === "true",
+      };
+    }).sort(byPosition);
+  };
 }
 
 async function epochsOf(db: Database, schema: string): Promise<Map<number, number>> {
@@ -200,10 +189,14 @@ async function epochsOf(db: Database, schema: string): Promise<Map<number, numbe
   return new Map(rows.map(({ source, epoch }) => [source, epoch]));
 }
 
-interface RawChange extends Omit<LoggedChange, "before" | "after" | "position" | "epoch"> {
-  readonly before: Readonly<Record<string, string>>;
-  readonly after: Readonly<Record<string, string>>;
-  readonly position: readonly [number, string, string];
+/** All of it as text, as any driver gives it. */
+interface RawChange extends Omit<LoggedChange, "before" | "after" | "position" | "epoch" | "isGap"> {
+  readonly before: string;
+  readonly after: string;
+  readonly source: string;
+  readonly lsn: string;
+  readonly index: string;
+  readonly isGap: string;
 }
 
 function isAfter(change: LoggedChange, other: LoggedChange): boolean {
@@ -211,10 +204,8 @@ function isAfter(change: LoggedChange, other: LoggedChange): boolean {
 }
 
 const SELECT =
-  `select json_build_object('id', c.id, 'schema', c.schema, 'table', c."table", 'key', c.primary_key,
-    'formerKey', c.former_primary_key, 'operation', c.operation,
-    'before', "bemi".image_texts(c.before), 'after', "bemi".image_texts(c.after),
-    'position', json_build_array(c.source_id, (c.commit_lsn - '0/0')::text, c.transaction_index::text),
-    'transaction', c.transaction_id::text,
-    'committedAt', to_char(c.committed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-    'isGap', coalesce(c.context -> 'db' ? 'gap', false))::text as json`;
+  `select c.id::text as id, c.schema, c."table", c.primary_key as key, c.former_primary_key as "formerKey",
+    c.operation, c.before::text as before, c.after::text as after, c.source_id::text as source,
+    (c.commit_lsn - '0/0')::text as lsn, c.transaction_index::text as index, c.transaction_id::text as transaction,
+    to_char(c.committed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as "committedAt",
+    coalesce(c.context -> 'db' ? 'gap', false)::text as "isGap"`;

@@ -90,7 +90,7 @@ async function compare(
       at: step.to ?? step.row?.image ?? new Map(),
       expected: wanted.get(step.story) ?? new Map<string, string>(),
     })),
-    false,
+    { lock: false, isComparing: true },
   );
   return own.flatMap((step, n) => {
     const row = rows[n];

@@ -6,20 +6,28 @@ import { changesBefore, type LoggedChange, type UnitLog } from "./log.ts";
 import { rowStories, type Truncated } from "./stories.ts";
 import { type TableFacts, tableId } from "./tables.ts";
 
-/** The rows that a unit's TRUNCATEs took away, and a conflict where the log does not know all of them. */
+/**
+ * The rows that a unit's TRUNCATEs took away, or of them the one with the key `of`, and a conflict where the log does not
+ * know all of them.
+ */
 export async function truncatedRows(
   db: Database,
   schema: string,
   { own }: UnitLog,
   tables: ReadonlyMap<string, TableFacts | undefined>,
+  of?: string,
 ): Promise<{ truncated: Truncated; conflicts: RevertConflict[] }> {
   const truncated = new Map<string, TruncatedRow[]>();
   const conflicts = new Map<string, RevertConflict>();
+  const keys = of === undefined
+    ? undefined
+    : new Set([of, ...own.flatMap(({ key, formerKey }) => [key, formerKey])]);
   for (const change of own) {
     const table = tables.get(tableId(change));
     if (change.operation !== "TRUNCATE" || change.isGap || !table) continue;
     const rows = await allRows(db, schema, table, change);
-    truncated.set(change.id, rows ?? await someRows(db, schema, change));
+    const taken = rows ?? await someRows(db, schema, change);
+    truncated.set(change.id, keys ? taken.filter(({ key }) => keys.has(key)) : taken);
     const message = `the log may not know all rows that a TRUNCATE of ${table.name} took away`;
     if (!rows) conflicts.set(tableId(change), tableConflict("truncated", change, message));
   }
@@ -45,7 +53,7 @@ async function allRows(
     [oid, ...position.map(String), committedAt],
   );
   if (!row?.rows) return undefined;
-  return (JSON.parse(row.rows) as { key: string | null; image: Record<string, string> }[])
+  return (JSON.parse(row.rows) as { key: string | null; image: string }[])
     .map(({ key, image }) => ({ key, image: readImage(image) }));
 }
 

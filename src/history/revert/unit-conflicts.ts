@@ -5,7 +5,8 @@ import { inSchema } from "../../install/schema.ts";
 import { type ConflictKind, type RevertConflict, tableConflict } from "./conflicts.ts";
 import type { LoggedChange, UnitLog } from "./log.ts";
 import { type TableFacts, tableId } from "./tables.ts";
-import { type RevertUnit, unitCondition } from "./unit.ts";
+import { notReaching, renamedSince } from "./named-table.ts";
+import type { RevertUnit } from "./unit.ts";
 
 /** What is in the way of whole tables: they are gone, or the log does not know all of it. */
 export async function unitConflicts(
@@ -50,6 +51,9 @@ export async function unitConflicts(
   if ("to" in unit) {
     for (const name of await notReaching(db, schema, unit)) {
       add("gap", name, `the log of ${name.schema}.${name.table} does not reach back so far`);
+    }
+    for (const { former, ...name } of await renamedSince(db, schema, unit)) {
+      add("table_gone", name, `${name.schema}.${name.table} was called ${former} at that time`, false);
     }
   }
   return conflicts;
@@ -110,22 +114,5 @@ async function acrossGaps(
       const start = own.find((change) => change.position[0] === source)?.position[1] ?? 0n;
       return source_id === source && BigInt(to) > start;
     })
-  );
-}
-
-// Tracked only later, or past the retention by now.
-async function notReaching(
-  db: Database,
-  schema: string,
-  unit: RevertUnit & { readonly to: unknown },
-): Promise<Name[]> {
-  const bemi = quoteSchema(schema);
-  const [table, of, to] = unitCondition(unit).parameters;
-  return await db.query<Name>(
-    `select t.schema, t.name as "table" from ${bemi}.tracked_tables t
-    where t.relation = t.root and t.name = $1::text and ($2::text = '' or t.schema = $2::text)
-      and (t.tracked_at > $3::text::timestamptz
-        or (select retention from ${bemi}.settings) < now() - $3::text::timestamptz)`,
-    [table ?? "", of ?? "", to ?? ""],
   );
 }

@@ -1,4 +1,5 @@
 import { BemiError } from "../../errors.ts";
+import { containedJson } from "../filter.ts";
 
 /**
  * What to revert: one change; one row, back to a time; a transaction; everything whose context contains something (a
@@ -45,9 +46,10 @@ export function unitCondition(unit: RevertUnit): UnitCondition {
         hint: 'Say what the changes have in common, such as {"request_id": "…"}.',
       });
     }
-    return { where: "c.context @> $1::text::jsonb", parameters: [JSON.stringify(unit.context)] };
+    return { where: "c.context @> $1::text::jsonb", parameters: [containedJson("context", unit.context)] };
   }
-  if ("table" in unit && "to" in unit && isText(unit.table)) {
+  // A key that is there but undefined must not make it the whole table.
+  if ("table" in unit && "to" in unit && isText(unit.table) && (!("key" in unit) || isText(unit.key))) {
     const [table = "", schema] = unit.table.split(".").reverse();
     return {
       where:
