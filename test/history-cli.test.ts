@@ -81,7 +81,23 @@ onEachServer("the past on the command line", (open) => {
       status: 1,
       err: expect.stringContaining("They are known from"),
     });
-    expect((await run(["as-of", "nowhere", "2020-01-01", ...at])).status).toBe(2);
+    for (
+      const [args, said] of [
+        [["as-of", "nowhere", "2020-01-01"], "no table nowhere"],
+        [["history", "sum", "2"], "Did you mean sums?"],
+        [["changes", "sum", "--group-by", "day"], "Did you mean sums?"],
+        [["as-of", "sums", "2026-11-03 25:00"], "no time that PostgreSQL knows"],
+        [["changes", "--group-by", "day", "--since", "2026-11-03 25:00"], "no time that PostgreSQL knows"],
+        [["revert", "sum", "--to", "2026-11-03"], "The log knows no table sum"],
+        [["revert", "sums", "--to", "2026-11-03 25:00"], "no time that PostgreSQL knows"],
+      ] as const
+    ) {
+      expect(await run([...args, ...at]), args.join(" ")).toMatchObject({
+        status: 2,
+        out: "",
+        err: expect.stringContaining(said),
+      });
+    }
 
     const groups = await run(["changes", "--group-by", "user_id", ...at]);
     expect(groups.out).toMatch(/\n 7 +\| 1 /);

@@ -1,4 +1,6 @@
 import { type Command, InvalidArgumentError } from "commander";
+import { sqlstateOf } from "../database/sqlstate.ts";
+import { BemiError } from "../errors.ts";
 import { type Operation, OPERATIONS } from "../history/mod.ts";
 import { quoteSchema } from "../identifiers.ts";
 
@@ -64,6 +66,15 @@ export function timestamp(text: string): string {
     if (date.length > 10 || (!Number.isNaN(day.getTime()) && day.toISOString().startsWith(date))) return text;
   }
   throw new InvalidArgumentError("Write a time such as 2026-11-01 or '2026-11-01 12:00:00+00'.");
+}
+
+/** What looks like a time, and is none to the server: another time zone, an hour of 25. */
+export function explainTime(error: unknown): never {
+  if (!/^220(?:07|08|23)$/.test(sqlstateOf(error) ?? "")) throw error;
+  throw new BemiError("usage", "That is no time that PostgreSQL knows", {
+    hint: "Write a time such as 2026-11-01 or '2026-11-01 12:00:00+00'.",
+    cause: error,
+  });
 }
 
 export function operation(text: string): Operation {

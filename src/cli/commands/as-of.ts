@@ -3,7 +3,7 @@ import { asOfJson } from "../../history/mod.ts";
 import { mapNumbers } from "../../history/numbers.ts";
 import { withConnection } from "../connection.ts";
 import type { Io } from "../io.ts";
-import { type ConnectionOptions, timestamp, withConnectionOptions } from "../options.ts";
+import { type ConnectionOptions, explainTime, timestamp, withConnectionOptions } from "../options.ts";
 import { psqlTable } from "../psql-table.ts";
 
 interface Options extends ConnectionOptions {
@@ -26,7 +26,7 @@ export function addAsOf(program: Command, io: Io): void {
       const lines = await withConnection(
         databaseUrl,
         io,
-        (sql) => asOfJson(sql, table, time, { schema, key }),
+        (sql) => asOfJson(sql, table, time, { schema, key }).catch(explainTime),
       );
       io.out(json ? lines.map((line) => `${line}\n`).join("") : rowsTable(lines));
     });

@@ -1,6 +1,4 @@
 import type { Command } from "commander";
-import { sqlstateOf } from "../../database/sqlstate.ts";
-import { BemiError } from "../../errors.ts";
 import {
   type Change,
   changesJson,
@@ -16,6 +14,7 @@ import type { Io } from "../io.ts";
 import { requireKnownTable } from "../known-table.ts";
 import {
   type ConnectionOptions,
+  explainTime,
   jsonObject,
   operation,
   positiveInteger,
@@ -64,11 +63,11 @@ Examples:
     .action(async (table: string | undefined, key: string | undefined, options: Options) => {
       const { databaseUrl, json, groupBy: by, ...filter } = options;
       if (by !== undefined) {
-        const found = await withConnection(
-          databaseUrl,
-          io,
-          (sql) => groups(sql, { ...filter, by, table, key }),
-        );
+        const found = await withConnection(databaseUrl, io, async (sql) => {
+          const counted = await groups(sql, { ...filter, by, table, key }).catch(explainTime);
+          if (counted.length === 0 && table !== undefined) await requireKnownTable(sql, filter.schema, table);
+          return counted;
+        });
         io.out(json ? found.map((group) => `${JSON.stringify(group)}\n`).join("") : groupsTable(found));
         return;
       }
@@ -80,15 +79,6 @@ Examples:
       });
       io.out(json ? lines.map((line) => `${line}\n`).join("") : changesTable(lines));
     });
-}
-
-/** What looks like a time, and is none to the server: another time zone, an hour of 25. */
-function explainTime(error: unknown): never {
-  if (!/^220(?:07|08|23)$/.test(sqlstateOf(error) ?? "")) throw error;
-  throw new BemiError("usage", "--since or --until is no time that PostgreSQL knows", {
-    hint: "Write a time such as 2026-11-01 or '2026-11-01 12:00:00+00'.",
-    cause: error,
-  });
 }
 
 const COLUMNS = ["primary_key", "table", "operation", "before", "after", "context", "committed_at"] as const;

@@ -13,7 +13,13 @@ import {
 import { withConnection } from "../connection.ts";
 import { Drift } from "../exit.ts";
 import type { Io } from "../io.ts";
-import { type ConnectionOptions, jsonObject, timestamp, withConnectionOptions } from "../options.ts";
+import {
+  type ConnectionOptions,
+  explainTime,
+  jsonObject,
+  timestamp,
+  withConnectionOptions,
+} from "../options.ts";
 import { paint } from "../paint.ts";
 
 interface Options extends ConnectionOptions {
@@ -69,7 +75,7 @@ Exits with 1 where a conflict is in the way.`,
           const plan = await (options.yes ? revert : planRevert)(sql, unit, { schema, onConflict });
           show(plan, io, options);
         } catch (error) {
-          if (!(error instanceof RevertRefused)) throw error;
+          if (!(error instanceof RevertRefused)) explainTime(error);
           show(error.plan, io, options);
         }
       });
