@@ -166,6 +166,9 @@ begin
 end
 $$;
 
+-- While there is one, nothing in plain_reads counts: something that it stands on was changed.
+create table "bemi".plain_read_ends (ended_at timestamptz not null default clock_timestamp());
+
 -- Partitions ahead, the default partition drained, what is past its retention dropped.
 -- A table that stays locked is reported as skipped and done the next time: nothing fails for it.
 create function "bemi".maintain() returns table (action text, partition text)
@@ -178,6 +181,8 @@ declare
 begin
   perform pg_advisory_xact_lock(hashtextextended('bemi.maintain', '"bemi".changes'::regclass::oid::bigint));
   select * into strict v_settings from "bemi".settings;
+  -- Looked into anew at the commit, where two were at it at once.
+  insert into "bemi".plain_read_ends (ended_at) select clock_timestamp() from "bemi".plain_read_ends limit 1;
   for v_month in
     select date_trunc('month', now())::date + make_interval(months => n)
     from generate_series(0, v_settings.partitions_ahead) as n
@@ -3270,63 +3275,132 @@ begin
 end
 $$;
 
--- One row at a time by what its last change until then says, which is two queries whose plans are kept. Only where
--- nothing but that change matters: there was a baseline by then, the table has had one name, nothing truncated it, and
--- the row's key stayed its own. Elsewhere is_known is false, and images_as_of() has to tell.
-create type "bemi".last_image as (is_known boolean, image jsonb, capture text, is_reshaped boolean);
+-- Tables of which one row is what its last change says: there was a baseline by then, the table has had one name and one
+-- shape, its key is one, and all that was committed is in the log. Kept, since finding it out takes longer than the read.
+create table "bemi".plain_reads (
+  relation regclass primary key,
+  schema text not null,
+  name text not null,
+  -- As long as the catalog agrees, for nothing may notice a rename, a column or a month that was dropped by hand.
+  namespace oid not null,
+  column_count smallint not null,
+  oldest_month regclass not null,
+  capture text not null,
+  tracked_at timestamptz not null,
+  known_from timestamptz not null
+);
 
-create function "bemi".last_image(a_relation regclass, a_key text, a_time timestamptz) returns "bemi".last_image
+create function "bemi".end_plain_reads() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into "bemi".plain_read_ends default values;
+  return null;
+end
+$$;
+
+-- Runs when what ended them commits. One statement takes away the ends that it sees and looks at what they stood for: what
+-- others have yet to commit comes with an end of its own. One at a time, and with a snapshot that is taken after the
+-- last one's commit: an older one would bring back what that found to have ended.
+create function "bemi".find_plain_reads() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' or not exists (select from "bemi".plain_read_ends)
+    or not pg_try_advisory_xact_lock(hashtextextended('bemi.plain_reads', '"bemi".plain_reads'::regclass::oid::bigint))
+  then
+    return null;
+  end if;
+  with found as materialized (
+    select t.relation, t.schema, t.name, c.relnamespace, c.relnatts,
+      to_regclass('"bemi".changes_p' || to_char(t.tracked_at at time zone 'UTC', 'YYYYMM')) as oldest_month, t.capture, t.tracked_at, b.finished_at
+    from "bemi".tracked_tables t join "bemi".tables i on i.relation = t.relation join "bemi".baselines b on b.relation = t.relation
+      join pg_class c on c.oid = t.relation join pg_namespace n on n.oid = c.relnamespace
+    where t.relation = t.root and t.key_columns <> '{}' and c.relname = t.name and n.nspname = t.schema and "bemi".is_plain(c.oid)
+      and not exists (select from "bemi".tracked_tables p where p.root = t.relation and p.relation <> t.relation)
+      and b.skipped_count = 0 and b.started_at >= t.tracked_at and b.finished_at >= t.tracked_at
+      and not exists (select from "bemi".breaks k where k.table_id = i.id and k.broken_at > b.started_at)
+      -- Its one name, which no other table has had, and one shape.
+      and (select count(*) = 1 and bool_and(o.table_id = i.id and o.schema = t.schema and o.name = t.name)
+        from "bemi".table_names o where o.table_id = i.id or o.schema = t.schema and o.name = t.name)
+      and (select max(greatest(o.named_at, o.dropped_at)) = min(o.named_at) from "bemi".table_columns o where o.table_id = i.id)
+      -- One epoch, so that LSNs are an order.
+      and (select min(e.epoch) = max(e.epoch) from "bemi".epochs e)
+      -- See breaks_of().
+      and not exists (select from "bemi".set_aside)
+      and (t.capture = 'trigger' or not exists (select from "bemi".gaps g where g.detected_at >= t.tracked_at))
+  ), ended as (
+    delete from "bemi".plain_read_ends
+  ), gone as (
+    delete from "bemi".plain_reads p where not exists (select from found f where f.relation = p.relation)
+  )
+  insert into "bemi".plain_reads as p
+  select f.* from found f where f.oldest_month is not null
+  on conflict (relation) do update set (schema, name, namespace, column_count, oldest_month, capture, tracked_at, known_from)
+    = row(excluded.schema, excluded.name, excluded.namespace, excluded.column_count, excluded.oldest_month, excluded.capture,
+      excluded.tracked_at, excluded.known_from);
+  return null;
+exception when others then
+  -- Whatever it is, reads are slower until the next time, and whoever commits here has no part in it.
+  return null;
+end
+$$;
+
+create constraint trigger found_at_commit after insert on "bemi".plain_read_ends deferrable initially deferred
+  for each row execute function "bemi".find_plain_reads();
+alter table "bemi".plain_read_ends enable always trigger found_at_commit;
+
+do $$
+declare
+  v_relation regclass;
+begin
+  foreach v_relation in array array['"bemi".sources', '"bemi".tracked_tables', '"bemi".tables', '"bemi".table_names', '"bemi".table_columns',
+    '"bemi".breaks', '"bemi".baselines', '"bemi".gaps', '"bemi".set_aside']::regclass[]
+  loop
+    execute format('create trigger ends_plain_reads after insert or update or delete on %s for each row execute function "bemi".end_plain_reads()', v_relation);
+    execute format('create trigger ends_all_plain_reads after truncate on %s for each statement execute function "bemi".end_plain_reads()', v_relation);
+    execute format('alter table %s enable always trigger ends_plain_reads', v_relation);
+    execute format('alter table %s enable always trigger ends_all_plain_reads', v_relation);
+  end loop;
+end
+$$;
+
+-- What the last change of a row until a time says of it, where that is all there is to know; else is_known is false, and
+-- images_as_of() has to tell. One query, whose plan is kept.
+create type "bemi".last_image as (is_known boolean, image jsonb);
+
+create function "bemi".last_image(a_relation oid, a_key text, a_time timestamptz) returns "bemi".last_image
 language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
 as $$
 declare
-  v_table record;
   v_last record;
-  v_found "bemi".last_image;
 begin
-  select i.id, t.schema, t.name, t.tracked_at, t.capture, b.started_at,
-    (select max(k.broken_at) from "bemi".breaks k where k.table_id = i.id and k.broken_at <= a_time) as broken_at,
-    (select max(greatest(c.named_at, c.dropped_at)) > min(c.named_at) from "bemi".table_columns c where c.table_id = i.id) as is_reshaped
-  into v_table
-  from "bemi".tracked_tables t join "bemi".tables i on i.relation = t.relation join "bemi".baselines b on b.relation = t.relation
-  where t.relation = a_relation and t.root = a_relation and t.key_columns <> '{}' and t.tracked_at <= a_time
-    and b.skipped_count = 0 and b.started_at >= t.tracked_at and b.finished_at <= a_time
-    -- Its one name, which no other table has had.
-    and a_relation::text = format('%I.%I', t.schema, t.name)
-    and (select count(*) = 1 and bool_and(n.table_id = i.id and n.schema = t.schema and n.name = t.name)
-      from "bemi".table_names n where n.table_id = i.id or n.schema = t.schema and n.name = t.name)
-    -- One epoch, so that LSNs are an order.
-    and (select min(s.system_identifier) = max(s.system_identifier) and min(s.timeline) = max(s.timeline) from "bemi".sources s)
-    -- See breaks_of().
-    and not exists (select from "bemi".set_aside)
-    and (t.capture = 'trigger' or not exists (select from "bemi".gaps g where g.detected_at >= t.tracked_at))
-    and to_regclass('"bemi".changes_p' || to_char(t.tracked_at at time zone 'UTC', 'YYYYMM')) is not null
-    and not exists (select from "bemi".tracked_tables p where p.root = a_relation and p.relation <> a_relation
-      and not exists (select from pg_class c where c.oid = p.relation));
-  v_found.is_known := false;
-  if v_table.id is null or v_table.broken_at > v_table.started_at then
-    return v_found;
-  end if;
-  select l.*, exists (select from "bemi".changes m
-      where m."table" = v_table.name and m.schema = v_table.schema and m.committed_at between v_table.tracked_at and a_time
+  select p.capture, l.image, l.is_moved, exists (select from "bemi".changes m
+      where m."table" = p.name and m.schema = p.schema and m.committed_at between p.tracked_at and a_time
         and m.primary_key is null and m.before = '{}' and m.after = '{}')
     or exists (select from "bemi".changes m
-      where m."table" = v_table.name and m.schema = v_table.schema and m.committed_at between v_table.tracked_at and a_time
+      where m."table" = p.name and m.schema = p.schema and m.committed_at between p.tracked_at and a_time
         and hashtextextended(m.former_primary_key, 0) = hashtextextended(a_key, 0) and m.former_primary_key = a_key) as is_more
   into v_last
-  from (values (1)) as one left join lateral (
-    select case when c.operation <> 'DELETE' then c.after end as image, c.committed_at,
-      bool_or(c.former_primary_key is not null) over () as is_moved
-    from "bemi".changes c
-    where c."table" = v_table.name and c.schema = v_table.schema and c.committed_at between v_table.tracked_at and a_time
-      and c.committed_at > coalesce(v_table.broken_at, '-infinity')
-      and hashtextextended(c.primary_key, 0) = hashtextextended(a_key, 0) and c.primary_key = a_key
-    order by c.commit_lsn desc, c.transaction_index desc limit 1
-  ) as l on true;
-  if v_last.is_more or v_last.is_moved then
-    return v_found;
+  from "bemi".plain_reads p
+    join pg_class c on c.oid = p.relation and c.relname = p.name and c.relnamespace = p.namespace and c.relnatts = p.column_count
+    left join lateral (
+      select case when c.operation <> 'DELETE' then c.after end as image, bool_or(c.former_primary_key is not null) over () as is_moved
+      from "bemi".changes c
+      where c."table" = p.name and c.schema = p.schema and c.committed_at between p.tracked_at and a_time
+        and hashtextextended(c.primary_key, 0) = hashtextextended(a_key, 0) and c.primary_key = a_key
+      order by c.commit_lsn desc, c.transaction_index desc limit 1
+    ) as l on true
+  where p.relation = a_relation and p.known_from <= a_time
+    and not exists (select from "bemi".plain_read_ends)
+    and pg_partition_root(p.oldest_month) = '"bemi".changes'::regclass;
+  if v_last.capture is null or v_last.is_more or v_last.is_moved
+    -- Of a worker's lag there may be something to be said.
+    or v_last.capture = 'wal' and coalesce("bemi".last_from_wal() < a_time, true)
+  then
+    return row(false, null)::"bemi".last_image;
   end if;
-  return row(true, case when v_table.is_reshaped and v_last.image is not null then "bemi".shape_image(v_table.id, v_last.image, v_last.committed_at) else v_last.image end,
-    v_table.capture, v_table.is_reshaped);
+  return row(true, v_last.image)::"bemi".last_image;
 end
 $$;
 
@@ -3340,8 +3414,7 @@ declare
 begin
   if a_key is not null and a_row is null then
     v_last := "bemi".last_image(v_relation, a_key, a_time);
-    -- Of columns and of a worker's lag there may be something to be said.
-    if v_last.is_known and not v_last.is_reshaped and v_last.capture = 'trigger' and "bemi".is_plain(v_relation) then
+    if v_last.is_known then
       if v_last.image is not null then
         return next jsonb_populate_record(a_row, v_last.image);
       end if;
@@ -3480,7 +3553,8 @@ create function "bemi".differing_columns(a_relation oid, a_row jsonb, a_image js
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if a_row = a_image then
+  -- Nearly always: an image may be of some columns alone.
+  if a_row || a_image = a_row then
     return '{}';
   end if;
   return array(
@@ -3505,11 +3579,22 @@ as $$
     order by a.attnum)
 $$;
 
--- An image as a client can hold it: each column's value as the JSON text that it is, for numbers have to stay exact.
-create function "bemi".image_texts(a_image jsonb) returns json
-language sql immutable set search_path = pg_catalog, pg_temp
+-- Which of some images, by their numbers, have such columns. All of them are read at once first: hardly ever is one refused.
+create function "bemi".refused_images(a_relation oid, a_images jsonb) returns table (n bigint, refused text[])
+language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(json_object_agg(key, value::text), '{}') from jsonb_each(a_image)
+begin
+  begin
+    execute format('select from jsonb_populate_recordset(null::%s, $1)', a_relation::regclass) using a_images;
+    return;
+  exception when data_exception or feature_not_supported or integrity_constraint_violation or datatype_mismatch or wrong_object_type then
+    null;
+  end;
+  return query
+    select e.n, e.refused
+    from (select i.n, "bemi".refused_columns(a_relation, i.image) as refused from jsonb_array_elements(a_images) with ordinality as i (image, n)) as e
+    where e.refused <> '{}';
+end
 $$;
 
 -- For a script that was made beforehand: fails where a row is no longer as it was.
@@ -3532,7 +3617,7 @@ language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
-    select coalesce(json_agg(json_build_object('key', i.primary_key, 'image', "bemi".image_texts(i.image))), '[]')
+    select coalesce(json_agg(json_build_object('key', i.primary_key, 'image', i.image::text)), '[]')
     from "bemi".epochs e, "bemi".images_as_of(a_relation, row(a_at, e.epoch, a_lsn, a_index - 1, '{}')::"bemi".moment) as i
     where e.source_id = a_source);
 exception when sqlstate 'BE001' then

@@ -39,7 +39,8 @@ $$;
 create role bemi_reader;
 grant usage on schema "bemi" to bemi_reader;
 grant select on "bemi".migrations, "bemi".changes, "bemi".sources, "bemi".gaps, "bemi".epochs, "bemi".tracked_tables, "bemi".baselines,
-  "bemi".tables, "bemi".table_names, "bemi".table_columns, "bemi".breaks, "bemi".set_aside to bemi_reader;
+  "bemi".tables, "bemi".table_names, "bemi".table_columns, "bemi".breaks, "bemi".set_aside,
+  "bemi".plain_reads, "bemi".plain_read_ends to bemi_reader;
 grant usage on type "bemi".moment, "bemi".span, "bemi".ground, "bemi".place, "bemi".stay, "bemi".last_image to bemi_reader;
 grant execute on function "bemi".diff(jsonb, jsonb), "bemi".history(text, text), "bemi".as_of(anyelement, timestamptz, text),
   "bemi".as_of_change(anyelement, uuid, text, text), "bemi".image_as_of(regclass, text, timestamptz),
@@ -48,7 +49,7 @@ grant execute on function "bemi".diff(jsonb, jsonb), "bemi".history(text, text),
   "bemi".ground_of(regclass, "bemi".moment, text), "bemi".live_query(regclass, "bemi".ground, text),
   "bemi".key_image(regclass, "bemi".moment, "bemi".ground, text), "bemi".marks_of("bemi".span[], timestamptz),
   "bemi".is_past("bemi".moment, timestamptz, integer, pg_lsn, bigint, bigint),
-  "bemi".last_image(regclass, text, timestamptz), "bemi".is_plain(oid),
+  "bemi".last_image(oid, text, timestamptz), "bemi".is_plain(oid),
   "bemi".moment_at(timestamptz), "bemi".refuse_past_write(), "bemi".moment_of(uuid, text), "bemi".past_condition("bemi".moment), "bemi".breaks_of(regclass, timestamptz), "bemi".log_start(),
   "bemi".table_spans(integer), "bemi".names_condition(integer), "bemi".table_number(text), "bemi".wal_lag(), "bemi".wal_target(timestamptz), "bemi".last_from_wal(),
   "bemi".stays(text, text, "bemi".place, boolean), "bemi".shape_image(integer, jsonb, timestamptz), "bemi".known_hint(regclass, timestamptz),

@@ -44,6 +44,10 @@ begin
   loop
     perform "bemi".untrack(v_object.relation);
   end loop;
+  -- What waits for the commit would keep its table from being dropped; an older installation has none.
+  if exists (select from pg_constraint where connamespace = v_schema and conname = 'found_at_commit') then
+    set constraints "bemi".found_at_commit immediate;
+  end if;
   for v_object in
     select slot_name from pg_replication_slots
     where database = current_database() and (slot_name = "bemi".slot_name() or slot_name in (select slot from "bemi".checkpoints))
