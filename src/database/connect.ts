@@ -1,5 +1,13 @@
 import { BemiError } from "../errors.ts";
-import type { Database, DatabaseLike, PgClientLike, PgliteLike, PgPoolLike, PostgresLike } from "./port.ts";
+import type {
+  Database,
+  DatabaseLike,
+  PgClientLike,
+  PgliteLike,
+  PgPoolLike,
+  PostgresLike,
+  QueryOptions,
+} from "./port.ts";
 
 /**
  * Sees a client, by its shape, as a {@linkcode Database}.
@@ -66,8 +74,16 @@ export async function inTransaction<R>(
 
 function fromPostgres(sql: PostgresLike): Database {
   return {
-    query: async <Row extends object>(text: string, parameters: readonly (string | null)[] = []) =>
-      [...await sql.unsafe(text, [...parameters])] as Row[],
+    query: async <Row extends object>(
+      text: string,
+      parameters: readonly (string | null)[] = [],
+      { isKept = false }: QueryOptions = {},
+    ) =>
+      [
+        ...await (isKept
+          ? sql.unsafe(text, [...parameters], { prepare: true })
+          : sql.unsafe(text, [...parameters])),
+      ] as Row[],
     execute: async (text) => {
       await sql.unsafe(text);
     },

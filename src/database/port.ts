@@ -4,18 +4,31 @@
  */
 export interface Database {
   /** Runs one statement, and gives its rows. */
-  query<Row extends object>(text: string, parameters?: readonly (string | null)[]): Promise<Row[]>;
+  query<Row extends object>(
+    text: string,
+    parameters?: readonly (string | null)[],
+    options?: QueryOptions,
+  ): Promise<Row[]>;
   /** Several statements in one string, without parameters or results. */
   execute(sql: string): Promise<void>;
   /** Runs a function in a transaction, or in a savepoint of one. */
   transaction<R>(fn: (tx: Database) => Promise<R>): Promise<R>;
 }
 
+/** How a statement is run. */
+export interface QueryOptions {
+  /**
+   * Whether the server may keep it prepared: for one that runs again and again with one text, and whose columns no DDL
+   * changes. Only where the client says whether its connections are its own, as postgres.js does by its `prepare`.
+   */
+  readonly isKept?: boolean;
+}
+
 /** A postgres.js `Sql`, or another client with its `unsafe` and `begin`. */
 export interface PostgresLike {
   /** Runs text as SQL. */
   // deno-lint-ignore no-explicit-any -- each driver types its results in a way of its own
-  unsafe(text: string, parameters?: any[]): PromiseLike<readonly unknown[]>;
+  unsafe(text: string, parameters?: any[], options?: any): PromiseLike<readonly unknown[]>;
   /** Runs a function in a transaction. */
   // deno-lint-ignore no-explicit-any
   begin?(fn: (tx: any) => Promise<unknown>): Promise<unknown>;

@@ -31,6 +31,7 @@ export async function waitForWorker(
   const [now] = await db.query<{ target: string | null }>(
     inSchema(schema, 'select "bemi".wal_target($1::text::timestamptz)::text as target'),
     [time],
+    { isKept: true },
   );
   if (!now?.target) return;
   // A message of our own, so that the worker has something to read behind all that; where it can be written.

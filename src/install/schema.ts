@@ -12,10 +12,13 @@ export async function installedVersion(db: Database, schema: string): Promise<nu
   const [ledger] = await db.query<{ found: boolean }>(
     "select to_regclass($1::text) is not null as found",
     [`${quoteSchema(schema)}.migrations`],
+    { isKept: true },
   );
   if (!ledger?.found) return 0;
   const [row] = await db.query<{ version: number }>(
     inSchema(schema, 'select coalesce(max(version), 0)::integer as version from "bemi".migrations'),
+    [],
+    { isKept: true },
   );
   return Number(row?.version ?? 0);
 }

@@ -207,6 +207,7 @@ export async function resolve(db: Database, table: string): Promise<string> {
       `select pg_catalog.format('%I.%I', n.nspname, c.relname) as name
       from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = to_regclass($1::text)`,
       [table],
+      { isKept: true },
     );
     name = row?.name;
   } catch (error) {
