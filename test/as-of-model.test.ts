@@ -81,6 +81,8 @@ const statement = fc.oneof(
 );
 const histories = fc.record({
   hasRows: fc.boolean(),
+  // How a worker reads the WAL, where one does.
+  mode: fc.constantFrom("stream" as const, "poll" as const),
   // Before which transaction the rows are recorded that are there.
   baselineAt: fc.option(fc.constantFrom(0, 3), { nil: Infinity }),
   transactions: fc.array(fc.array(statement, { minLength: 1, maxLength: 3 }), {
@@ -143,7 +145,9 @@ async function check(database: TestDatabase, history: History, capture: "trigger
     });
     if (committed) await remember(step);
   }
-  if (capture === "wal") await runWorker({ source: database.url ?? "", once: true }).finished;
+  if (capture === "wal") {
+    await runWorker({ source: database.url ?? "", mode: history.mode, once: true }).finished;
+  }
   const ids = new Map((await port.query<{ step: string; id: string }>(
     `select distinct on (context ->> 'step') context ->> 'step' as step, id::text from ${BEMI}.changes where context ? 'step'`,
   )).map((row) => [Number(row.step), row.id]));

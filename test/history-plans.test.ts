@@ -71,9 +71,23 @@ onEachServer("a log of a million changes", (open, server) => {
       expect(plan, name).toMatch(index);
       expect(seqScans(plan), name).not.toContain(largest);
     }
-    for (const by of ["transaction", "hour", { context: "user_id" }] as const) {
-      const { text, parameters } = groupsStatement({ by, context: { user_id: 7 } });
-      expect(await planOf(inSchema(schema, text), parameters)).toMatch(/context_idx/);
+    // Each grouping, by each filter that an index serves.
+    const filters: [ChangesFilter, RegExp][] = [
+      [{ context: { user_id: 7 } }, /context_idx/],
+      [{ since: middle, until }, /committed_at_idx/],
+      [{ table: "todos", key: "77" }, /hashtextextended/],
+      [{ transaction: last?.transaction_id }, /transaction_id_idx/],
+    ];
+    const grouped = ["transaction", "hour", "day", { context: "request_id" }, {
+      context: "user_id",
+    }] as const;
+    for (const [filter, index] of filters) {
+      for (const by of grouped) {
+        const { text, parameters } = groupsStatement({ by, ...filter });
+        const plan = await planOf(inSchema(schema, text), parameters);
+        expect(plan, JSON.stringify([by, filter])).toMatch(index);
+        expect(seqScans(plan), JSON.stringify([by, filter])).not.toContain(largest);
+      }
     }
 
     // What functions run within is seen by what it read.
