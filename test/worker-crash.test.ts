@@ -146,6 +146,26 @@ test.each(
 );
 
 onEachServer("bemi-poll", (open) => {
+  test("far behind, it begins with little and takes ever more, so that one that is killed often gets on", async () => {
+    await using database = await open();
+    const { db, port, url } = database;
+    await install(db);
+    await createSlot(db);
+    await port.execute("create table todos (id int primary key, task text)");
+    await track(db, "todos", { capture: "wal" });
+    await port.execute(`do $$ begin for i in 0..149 loop
+      insert into todos select i * 100 + n, 'todo' from generate_series(1, 100) n; commit; end loop; end $$`);
+    await runWorker({ source: url, once: true }).finished;
+    const rounds = await port.query<{ changes: number }>(
+      `select count(*)::int as changes from bemi.changes group by xmin::text order by min(commit_lsn)`,
+    );
+    expect(rounds.reduce((sum, { changes }) => sum + changes, 0)).toBe(15_000);
+    const [first = 0, second = 0, third = 0] = rounds.map(({ changes }) => changes);
+    expect(first).toBeLessThanOrEqual(2000);
+    expect(second).toBeGreaterThan(2 * first);
+    expect(third).toBeGreaterThan(0);
+  });
+
   test("says what it does as JSON lines on stderr, ends the round at SIGTERM and exits 0", async () => {
     await using database = await open();
     await install(database.db);

@@ -1,4 +1,4 @@
-import { pollRound } from "./round.ts";
+import { pollRound, ROUND_LIMIT } from "./round.ts";
 import { pause } from "./retry.ts";
 import type { Work } from "./work.ts";
 
@@ -9,22 +9,27 @@ export interface PollOptions {
   readonly until: number;
 }
 
+/** Messages of the first round, which soon grow: a worker that is killed again and again gets on all the same. */
+const FIRST_LIMIT = 2000;
+
 /** Round after round, and one at least; ends at the goal, where a stream may take over, or at a time. */
 export async function poll(work: Work, { untilNear, until }: PollOptions): Promise<"done" | "near"> {
   const { link, options, signal, goal, tell, log, everySecond } = work;
   const { pollInterval = 1000 } = options;
   let interval = 100;
+  let limit = FIRST_LIMIT;
   let isSaid = false;
   while (!signal.aborted) {
     const start = performance.now();
     link.turn?.();
     await everySecond();
-    const result = await pollRound(link);
+    const result = await pollRound(link, limit);
     tell(result);
     if (goal !== undefined && !result.isMore && result.consumed >= goal) return "done";
     if (result.isMore) {
       if (!isSaid && untilNear) log({ kind: "reading", mode: "bulk", reason: "it is far behind" });
       isSaid = true;
+      limit = Math.min(4 * limit, ROUND_LIMIT);
       continue;
     }
     if (untilNear || start >= until) return "near";

@@ -23,7 +23,8 @@ export interface RoundResult {
   readonly isMore: boolean;
 }
 
-const ROUND_LIMIT = 100_000;
+/** Messages that a round takes at most, or little more. */
+export const ROUND_LIMIT = 100_000;
 
 const NOTHING = { written: 0, setAside: 0, transactions: 0, lag: 0n, committedAt: 0, isMore: false } as const;
 
@@ -36,7 +37,7 @@ export const IDLE_BYTES: bigint = 64n * 1024n;
  *
  * @param limit messages, to be exceeded by no more than the last transaction
  */
-export async function pollRound(link: Link, limit: number = ROUND_LIMIT): Promise<RoundResult> {
+export async function pollRound(link: Link, limit: number): Promise<RoundResult> {
   try {
     return await attempt(link, limit, false);
   } catch (error) {
