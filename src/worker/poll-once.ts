@@ -1,7 +1,7 @@
 import { SQLSTATE } from "../database/sqlstate.ts";
 import { openLink } from "./link.ts";
 import { codeOf } from "./retry.ts";
-import { isHeld, pollRound } from "./round.ts";
+import { FIRST_LIMIT, GROWTH, isHeld, pollRound } from "./round.ts";
 import { lacksRights, type WorkerOptions } from "./run-worker.ts";
 import { LostMeanwhile, slotState } from "./slot-state.ts";
 import { upkeep } from "./upkeep.ts";
@@ -70,11 +70,11 @@ export async function poll(options: PollOptions): Promise<PollResult> {
     await link.heartbeat.beat();
     const { flushed: goal } = await slotState(link.source);
     let left = limit;
-    while (left > 0 && !signal?.aborted) {
-      const round = await pollRound(link, Math.min(left, ROUND));
+    for (let size = FIRST_LIMIT; left > 0 && !signal?.aborted; size = Math.min(GROWTH * size, ROUND)) {
+      const round = await pollRound(link, Math.min(left, size));
       written += round.written;
       setAside += round.setAside;
-      left -= ROUND;
+      left -= size;
       if (round.isMore || round.consumed < goal) continue;
       // A change finds its place without: it is not worth failing for.
       await upkeep(link, log)().catch((error: unknown) =>

@@ -1,4 +1,4 @@
-import { pollRound, ROUND_LIMIT } from "./round.ts";
+import { FIRST_LIMIT, GROWTH, pollRound, ROUND_LIMIT } from "./round.ts";
 import { pause } from "./retry.ts";
 import type { Work } from "./work.ts";
 
@@ -8,9 +8,6 @@ export interface PollOptions {
   /** When to end even so, by `performance.now()`. */
   readonly until: number;
 }
-
-/** Messages of the first round, which soon grow: a worker that is killed again and again gets on all the same. */
-const FIRST_LIMIT = 2000;
 
 /** Round after round, and one at least; ends at the goal, where a stream may take over, or at a time. */
 export async function poll(work: Work, { untilNear, until }: PollOptions): Promise<"done" | "near"> {
@@ -29,7 +26,7 @@ export async function poll(work: Work, { untilNear, until }: PollOptions): Promi
     if (result.isMore) {
       if (!isSaid && untilNear) log({ kind: "reading", mode: "bulk", reason: "it is far behind" });
       isSaid = true;
-      limit = Math.min(4 * limit, ROUND_LIMIT);
+      limit = Math.min(GROWTH * limit, ROUND_LIMIT);
       continue;
     }
     if (untilNear || start >= until) return "near";

@@ -23,6 +23,11 @@ export interface RoundResult {
   readonly isMore: boolean;
 }
 
+/** Messages of a first round, to be multiplied by `GROWTH`: who is killed again and again gets on all the same. */
+export const FIRST_LIMIT = 2000;
+
+export const GROWTH = 4;
+
 /** Messages that a round takes at most, or little more. */
 export const ROUND_LIMIT = 100_000;
 

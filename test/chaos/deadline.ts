@@ -8,6 +8,8 @@ export interface Deadline {
   wait<R>(what: string, promise: Promise<R> | R, atMost?: number): Promise<R>;
   /** Asks again and again. */
   until(what: string, ask: () => Promise<boolean> | boolean, atMost?: number): Promise<void>;
+  /** Asks how far something is, again and again, until it is there: for as long as it moves, however slowly. */
+  untilThere(what: string, ask: () => Promise<string | true>, standstill: number): Promise<void>;
 }
 
 /** A wait that came to nothing: a finding, where a fault may well fail for what another did. */
@@ -48,17 +50,28 @@ export function openDeadline({ milliseconds, explain, log }: DeadlineOptions): D
       if (took > SLOW) log(`waited ${Math.round(took / 1000)} s for ${what}`);
     }
   };
+  const until: Deadline["until"] = async (what, ask, atMost) => {
+    let isOver = false;
+    const asking = async (): Promise<void> => {
+      while (!isOver && !await ask()) await pause(50);
+    };
+    try {
+      await wait(what, asking(), atMost);
+    } finally {
+      isOver = true;
+    }
+  };
   return {
     wait,
-    until: async (what, ask, atMost) => {
-      let isOver = false;
-      const asking = async (): Promise<void> => {
-        while (!isOver && !await ask()) await pause(50);
-      };
-      try {
-        await wait(what, asking(), atMost);
-      } finally {
-        isOver = true;
+    until,
+    untilThere: async (what, ask, standstill) => {
+      let at = await ask();
+      while (at !== true) {
+        const before = at;
+        await until(what, async () => {
+          at = await ask();
+          return at !== before;
+        }, standstill);
       }
     },
   };

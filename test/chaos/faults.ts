@@ -148,7 +148,7 @@ export const FAULTS: Readonly<Record<string, Fault>> = {
         return await sql`select pg_drop_replication_slot(bemi.slot_name())`.then(() => true, () => false);
       }, 30_000);
       await world.deadline.until("a worker to make the slot anew", async () => {
-        world.fleet.keepTwo();
+        world.fleet.keepEnough();
         const found = await sql`select from pg_replication_slots
           where slot_name = bemi.slot_name() and confirmed_flush_lsn is not null`;
         return found.length > 0;

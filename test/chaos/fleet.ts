@@ -28,8 +28,8 @@ export interface Fleet extends Disposable {
   readonly reading: readonly ChildProcess[];
   /** Starts one whose clock is off by so many milliseconds. */
   start(clockOff: number): void;
-  /** Brings the dead back, up to two. */
-  keepTwo(): void;
+  /** Brings the dead back, up to as many as there should be. */
+  keepEnough(): void;
   /** Kills one, whatever it does. */
   kill(worker: ChildProcess): void;
   /** How many were killed, by what they did. */
@@ -52,10 +52,12 @@ interface Facts {
 export interface FleetOptions {
   readonly url: string;
   readonly next: Random;
+  /** How many workers there should be. */
+  readonly size: number;
   readonly onExit: (code: number, said: string) => void;
 }
 
-export function openFleet({ url, next, onExit }: FleetOptions): Fleet {
+export function openFleet({ url, next, size, onExit }: FleetOptions): Fleet {
   const workers = new Map<ChildProcess, Facts>();
   const killed = { "reading": 0, "standing by": 0, "beginning": 0 };
   const clock = join(tmpdir(), `bemi-chaos-clock-${process.pid}-${Math.random().toString(36).slice(2)}.mjs`);
@@ -94,8 +96,8 @@ export function openFleet({ url, next, onExit }: FleetOptions): Fleet {
         .map(([worker]) => worker);
     },
     start,
-    keepTwo: () => {
-      while (workers.size < 2) start(0);
+    keepEnough: () => {
+      while (workers.size < size) start(0);
     },
     kill: (worker) => {
       const facts = workers.get(worker);

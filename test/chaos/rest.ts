@@ -26,11 +26,13 @@ export async function atRest(
     const [row] = await sql<{ lsn: string }[]>`select pg_current_wal_insert_lsn()::text as lsn`;
     // Large enough for a checkpoint of the worker's, and flushed with all that is before it.
     await sql.unsafe("select pg_logical_emit_message(true, 'chaos', repeat('x', 200000))");
-    await deadline.until("the workers to catch up", async () => {
-      fleet.keepTwo();
-      const [done] = await sql`select from bemi.checkpoints where end_lsn >= ${row?.lsn ?? ""}::pg_lsn`;
-      return done !== undefined;
-    }, 300_000);
+    await deadline.untilThere("the workers to catch up", async () => {
+      fleet.keepEnough();
+      const [checkpoint] = await sql<{ end_lsn: string; is_there: boolean }[]>`
+        select end_lsn::text, end_lsn >= ${row?.lsn ?? ""}::pg_lsn as is_there from bemi.checkpoints
+        order by updated_at desc limit 1`;
+      return checkpoint?.is_there || (checkpoint?.end_lsn ?? "");
+    }, 120_000);
     await fn(sql);
   } finally {
     await sql.end({ timeout: 1 });

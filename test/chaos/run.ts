@@ -67,6 +67,8 @@ export async function chaos(
     using fleet = openFleet({
       url: `postgres://postgres@127.0.0.1:${proxy.port}/postgres`,
       next: random(seed + 1),
+      // One more where one after the other is killed, so that somebody is always past its beginning.
+      size: "kills" in length && length.kills > 0 ? 3 : 2,
       onExit: (code, said) => {
         if (isRunning) problems.push(`a worker ended with ${code}: ${said}`);
       },
@@ -118,7 +120,7 @@ export async function chaos(
     const faults: Record<string, number> = {};
     const count = (name: string): void => void (faults[name] = (faults[name] ?? 0) + 1);
     const make = async (name: string): Promise<void> => {
-      fleet.keepTwo();
+      fleet.keepEnough();
       try {
         await deadline.wait(name, FAULTS[name]?.(world));
         count(name);
@@ -138,7 +140,8 @@ export async function chaos(
           next: random(seed + 2),
           kills: length.kills,
           milliseconds,
-          isRunning: () => isRunning,
+          isRunning: () => isRunning && Date.now() < end,
+          isPaused: () => isPaused,
           onKill: () => count("worker killed"),
         });
         let minute = 0;
