@@ -23,8 +23,6 @@ create table "bemi".sources (
   -- A server that was set back to a copy of its files writes other WAL under the same LSNs.
   incarnation integer not null default 0,
   created_at timestamptz not null default clock_timestamp(),
-  -- The start of the server since which this is known to be the one: its identity is in a file, too slow to read each time.
-  server_started_at timestamptz,
   unique (system_identifier, timeline, database, capture, incarnation)
 );
 
@@ -42,7 +40,8 @@ create table "bemi".changes (
   "table" text not null,
   primary_key text,
   former_primary_key text,
-  operation text not null check (operation in ('CREATE', 'UPDATE', 'DELETE', 'TRUNCATE', 'SNAPSHOT')),
+  -- CREATE, UPDATE, DELETE, TRUNCATE or SNAPSHOT. A constraint would be prepared anew for each write.
+  operation text not null,
   before jsonb not null default '{}',
   after jsonb not null default '{}',
   context jsonb not null default '{}',
@@ -249,23 +248,6 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
   select "bemi".register_source(c.system_identifier, c.timeline, current_database(), a_capture)
   from "bemi".this_cluster() as c
-$$;
-
--- The same, remembered until the server starts again. Never waits for another transaction, and never fails for one.
-create function "bemi".source_of_this_start(a_capture text) returns integer
-language plpgsql security definer set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_id integer := "bemi".current_source(a_capture);
-begin
-  begin
-    update "bemi".sources set server_started_at = pg_postmaster_start_time()
-    where id in (select id from "bemi".sources where id = v_id for update skip locked);
-  exception when others then
-    null;
-  end;
-  return v_id;
-end
 $$;
 
 -- The view under which Bemi's documentation and readers know the log; left out where the name is taken.

@@ -93,6 +93,11 @@ create function "bemi".current_role_name() returns text
 language sql stable
 return coalesce(nullif(current_setting('role', true), 'none'), session_user);
 
+create function "bemi".database_facts() returns jsonb
+language sql stable
+return jsonb_build_object('user', session_user, 'role', "bemi".current_role_name(), 'pid', pg_backend_pid(),
+  'application_name', coalesce(current_setting('application_name', true), ''));
+
 -- What is stored beside a change: the application's keys, then `client` and `jwt` (PostgREST), `SQL`, and `db`, which
 -- always wins. a_statement is the client's statement, NULL where it is not to be kept; a_context what the application
 -- said, when the statement began.
@@ -127,9 +132,7 @@ begin
     || coalesce(v_context, case when coalesce(a_context, '') = '' then v_commented end, '{}')
       - array['db', 'jwt', 'client']
     || v_apart
-    || jsonb_build_object('db', jsonb_build_object(
-        'user', session_user, 'role', "bemi".current_role_name(), 'pid', pg_backend_pid(),
-        'application_name', coalesce(current_setting('application_name', true), ''))
+    || jsonb_build_object('db', "bemi".database_facts()
       || case when v_context is null and a_context <> ''
         then '{"context_error": "not a JSON object"}' else '{}' end::jsonb);
 end

@@ -23,7 +23,12 @@ create table "bemi".tracked_tables (
   -- From when on every write is captured; set once the table is locked.
   tracked_at timestamptz not null default '-infinity',
   -- What a command did could not be followed, so that the next one tries again.
-  is_pending boolean not null default false
+  is_pending boolean not null default false,
+  -- What trigger capture writes to, known for one start of the server in one database: the cluster's identity is in a
+  -- file, too slow to read each time.
+  source_id integer,
+  source_database name,
+  source_known_since timestamptz
 );
 
 -- What the messages of context triggers have and leave out.
@@ -37,19 +42,31 @@ create table "bemi".emission (
 
 insert into "bemi".emission (omits_statements) values (false);
 
--- Whether all of that is as it is at first, in an encoding that text can be converted from. The answer is the body of
+-- Whether all of that is as it is at first, and text in UTF-8 already. The answer is the body of
 -- this function, which PL/pgSQL takes into its plans: to read the table before each statement would cost as much as
 -- the message.
 create function "bemi".is_plain_emission() returns boolean
 language sql stable
-return getdatabaseencoding() <> 'SQL_ASCII';
+return getdatabaseencoding() = 'UTF8';
+
+-- The same for trigger capture, which needs to know of statements alone.
+create function "bemi".keeps_statements() returns boolean
+language sql stable
+return true;
+
+-- Whether event triggers notice what happens to tables, so that it is known here. As follow_ddl() found it.
+create function "bemi".follows_ddl() returns boolean
+language sql stable
+return false;
 
 create function "bemi".note_emission() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
   execute 'create or replace function "bemi".is_plain_emission() returns boolean language sql stable return '
-    || case when new.omits_statements or new.seal is not null then 'false' else 'getdatabaseencoding() <> ''SQL_ASCII''' end;
+    || case when new.omits_statements or new.seal is not null then 'false' else 'getdatabaseencoding() = ''UTF8''' end;
+  execute 'create or replace function "bemi".keeps_statements() returns boolean language sql stable return '
+    || not new.omits_statements;
   return null;
 end
 $$;
@@ -185,9 +202,9 @@ as $$
       else 'create trigger %I before insert or update or delete or truncate on %s for each statement execute function "bemi".emit_context()' end),
     ('hold', null, 'create trigger %I before update or delete on %s for each statement execute function "bemi".emit_context(''hold'')'),
     ('held', true, 'create trigger %I before update or delete on %s for each row when (current_setting(''bemi.held'', true) <> '''') execute function "bemi".emit_held()'),
-    ('insert', false, 'create trigger %I after insert on %s referencing new table as bemi_new for each statement execute function "bemi".capture_insert()'),
-    ('update', false, 'create trigger %I after update on %s referencing old table as bemi_old new table as bemi_new for each statement execute function "bemi".capture_update()'),
-    ('delete', false, 'create trigger %I after delete on %s referencing old table as bemi_old for each statement execute function "bemi".capture_delete()'),
+    ('insert', false, 'create trigger %I after insert on %s referencing new table as bemi_new for each statement execute function "bemi".capture_statement()'),
+    ('update', false, 'create trigger %I after update on %s referencing old table as bemi_old new table as bemi_new for each statement execute function "bemi".capture_statement()'),
+    ('delete', false, 'create trigger %I after delete on %s referencing old table as bemi_old for each statement execute function "bemi".capture_statement()'),
     ('row', true, 'create trigger %I after insert or update or delete on %s for each row execute function "bemi".capture_row()'),
     ('begin', true, 'create trigger %I before insert or update or delete on %s for each statement execute function "bemi".begin_statement()'),
     ('end', true, 'create trigger %I after insert or update or delete on %s for each statement execute function "bemi".end_statement()'),
@@ -258,7 +275,7 @@ begin
     perform "bemi".note_version(a_relation);
   elsif v_changed then
     -- Here, for where the first write registered it, those of others would wait for its commit.
-    perform "bemi".current_source('trigger');
+    perform "bemi".source_of_this_start(a_relation);
   end if;
   return v_changed;
 end

@@ -275,9 +275,11 @@ begin
     execute format('alter event trigger %I enable always', v_name);
   end loop;
   update "bemi".settings set event_trigger = true;
+  create or replace function "bemi".follows_ddl() returns boolean language sql stable return true;
   return true;
 exception when insufficient_privilege then
   update "bemi".settings set event_trigger = false;
+  create or replace function "bemi".follows_ddl() returns boolean language sql stable return false;
   raise notice 'bemi: this role may not create event triggers: run reconcile() after changes of the schema';
   return false;
 end

@@ -26,6 +26,25 @@ create function "bemi".id_time(a_time timestamptz) returns text
 language sql stable
 return overlay(lpad(to_hex(floor(extract(epoch from a_time) * 1000)::bigint), 12, '0') placing '-' from 9 for 0) || '-7';
 
+-- The source that trigger capture writes to, remembered until the server starts again. Never waits for another
+-- transaction, and never fails for one.
+create function "bemi".source_of_this_start(a_relation oid) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_id integer := "bemi".current_source('trigger');
+begin
+  begin
+    update "bemi".tracked_tables
+    set source_id = v_id, source_database = current_database(), source_known_since = pg_postmaster_start_time()
+    where relation in (select relation from "bemi".tracked_tables where relation = a_relation for update skip locked);
+  exception when others then
+    null;
+  end;
+  return v_id;
+end
+$$;
+
 -- One query, since in PL/pgSQL each expression is prepared anew in each transaction.
 create function "bemi".open_frame(
   a_relation oid, a_statement text, a_context text default current_setting('bemi.context', true)
@@ -37,24 +56,22 @@ declare
   v_tracked "bemi".tracked_tables;
 begin
   select t.schema, t.name, t.key_columns, t.ignored, t.masked, t.is_strict,
-    "bemi".current_context(case when not e.omits_statements then a_statement end, a_context), s.id,
+    "bemi".current_context(case when "bemi".keeps_statements() then a_statement end, a_context),
+    case when t.source_known_since = pg_postmaster_start_time() and t.source_database = current_database() then t.source_id end,
     pg_current_wal_insert_lsn(), pg_current_xact_id()::text::bigint, clock.now, "bemi".id_time(clock.now),
-    t.root <> a_relation or t.masked <> '{}' or not g.event_trigger
+    t.root <> a_relation or t.masked <> '{}' or not "bemi".follows_ddl()
   into v_frame
-  from "bemi".tracked_tables t
-  cross join "bemi".emission e cross join "bemi".settings g cross join (select clock_timestamp() as now) as clock
-  left join "bemi".sources s
-    on s.capture = 'trigger' and s.server_started_at = pg_postmaster_start_time() and s.database = current_database()
+  from "bemi".tracked_tables t cross join (select clock_timestamp() as now) as clock
   where t.relation = a_relation;
   if not found then
     raise exception 'relation % has capture triggers but is not tracked', a_relation;
   end if;
   if v_frame.source_id is null then
-    v_frame.source_id := "bemi".source_of_this_start('trigger');
+    v_frame.source_id := "bemi".source_of_this_start(a_relation);
   end if;
   if v_frame.is_unsettled then
     select * into v_tracked from "bemi".tracked_tables where relation = a_relation;
-    if v_tracked.root <> a_relation or not (select event_trigger from "bemi".settings) then
+    if v_tracked.root <> a_relation or not "bemi".follows_ddl() then
       -- Renames are noticed by the event trigger; without one the catalog is asked each time.
       select n.nspname, c.relname into v_frame.schema, v_frame.name
       from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -132,109 +149,129 @@ as $$
   select coalesce((select is_strict from "bemi".tracked_tables where relation = a_relation), false)
 $$;
 
--- OFFSET 0 has each row converted once, however often it is used.
+-- What current_context() has of the statement under way, inlined where it is called. NULL where that has to look closer:
+-- a comment or PostgREST said something, or the setting holds no object.
+create function "bemi".plain_context(a_statement text) returns jsonb
+language sql stable
+return case
+  when a_statement like '% Bemi*/%' or current_setting('request.jwt.claims', true) <> ''
+    or current_setting('request.headers', true) <> '' then null
+  else case when a_statement is not null and "bemi".keeps_statements()
+      then jsonb_build_object('SQL', left(a_statement, 1000)) else '{}' end
+    || "bemi".parse_object(coalesce(nullif(current_setting('bemi.context', true), ''), '{}')) - '{db,jwt,client}'::text[]
+    || jsonb_build_object('db', "bemi".database_facts())
+end;
+
+-- A statement's changes. Most write one row, which the first half is about: it needs no pairing, and a third less CPU, since
+-- in PL/pgSQL each query, and each function that it calls, is prepared anew in each transaction. What is rare goes the
+-- general way: a partition, masks, a context in a comment or from PostgREST, the first write since the server started.
 -- Whatever the session prints dates, intervals, bytes and floats like: the log has one form of each value, the worker's.
-create function "bemi".capture_insert() returns trigger
+create function "bemi".capture_statement() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
   set timezone = 'UTC' set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set bytea_output = 'hex'
   set extra_float_digits = 1 set quote_all_identifiers = off
 as $$
 declare
-  v_frame "bemi".frame;
-begin
-  if not exists (select from bemi_new) then
-    return null;
-  end if;
-  v_frame := "bemi".open_frame(tg_relid, "bemi".client_statement(pg_trigger_depth()));
-  insert into "bemi".changes (id, database, schema, "table", primary_key, operation, after,
-    context, committed_at, queued_at, transaction_id, position, source_id, commit_lsn, transaction_index)
-  select "bemi".change_id(v_frame.id_time), current_database(), v_frame.schema, v_frame.name,
-    "bemi".key_of(bemi_rows.bemi_after, v_frame.keys), 'CREATE', bemi_rows.bemi_after - v_frame.masked,
-    v_frame.context, v_frame.written_at, v_frame.written_at, v_frame.transaction_id,
-    (v_frame.lsn - '0/0'::pg_lsn)::bigint, v_frame.source_id, v_frame.lsn, nextval('"bemi".change_sequence')
-  from (select to_jsonb(bemi_row.*) as bemi_after from bemi_new as bemi_row offset 0) as bemi_rows;
-  return null;
-exception when others then
-  if "bemi".is_strict(tg_relid) then
-    raise;
-  end if;
-  perform "bemi".write_gap(tg_relid, 'CREATE', sqlstate);
-  return null;
-end
-$$;
-
-create function "bemi".capture_delete() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp
-  set timezone = 'UTC' set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set bytea_output = 'hex'
-  set extra_float_digits = 1 set quote_all_identifiers = off
-as $$
-declare
-  v_frame "bemi".frame;
-begin
-  if not exists (select from bemi_old) then
-    return null;
-  end if;
-  v_frame := "bemi".open_frame(tg_relid, "bemi".client_statement(pg_trigger_depth()));
-  insert into "bemi".changes (id, database, schema, "table", primary_key, operation, before,
-    context, committed_at, queued_at, transaction_id, position, source_id, commit_lsn, transaction_index)
-  select "bemi".change_id(v_frame.id_time), current_database(), v_frame.schema, v_frame.name,
-    "bemi".key_of(bemi_rows.bemi_before, v_frame.keys), 'DELETE', bemi_rows.bemi_before - v_frame.masked,
-    v_frame.context, v_frame.written_at, v_frame.written_at, v_frame.transaction_id,
-    (v_frame.lsn - '0/0'::pg_lsn)::bigint, v_frame.source_id, v_frame.lsn, nextval('"bemi".change_sequence')
-  from (select to_jsonb(bemi_row.*) as bemi_before from bemi_old as bemi_row offset 0) as bemi_rows;
-  return null;
-exception when others then
-  if "bemi".is_strict(tg_relid) then
-    raise;
-  end if;
-  perform "bemi".write_gap(tg_relid, 'DELETE', sqlstate);
-  return null;
-end
-$$;
-
--- The n-th row of one transition table became the n-th of the other: PostgreSQL adds to both at the same moment. That
--- order is not documented, so the counts are compared, and the tests try it on every server version.
-create function "bemi".capture_update() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp
-  set timezone = 'UTC' set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set bytea_output = 'hex'
-  set extra_float_digits = 1 set quote_all_identifiers = off
-as $$
-declare
+  v_statement text := "bemi".client_statement(pg_trigger_depth());
+  v_before jsonb := '{}';
+  v_after jsonb := '{}';
+  v_key text;
+  v_former_key text;
   v_frame "bemi".frame;
   v_old bigint;
   v_new bigint;
 begin
-  select (select count(*) from bemi_old), (select count(*) from bemi_new) into v_old, v_new;
-  if v_old <> v_new then
-    raise cardinality_violation using message = 'the transition tables differ in length';
-  elsif v_new = 0 then
-    return null;
+  if tg_op = 'UPDATE' then
+    select to_jsonb(bemi_before.*), to_jsonb(bemi_after.*) into v_before, v_after
+    from bemi_old as bemi_before, bemi_new as bemi_after
+    where not exists (select from bemi_old offset 1) and not exists (select from bemi_new offset 1);
+  elsif tg_op = 'INSERT' then
+    select to_jsonb(bemi_after.*) into v_after from bemi_new as bemi_after where not exists (select from bemi_new offset 1);
+  else
+    select to_jsonb(bemi_before.*) into v_before from bemi_old as bemi_before where not exists (select from bemi_old offset 1);
   end if;
-  v_frame := "bemi".open_frame(tg_relid, "bemi".client_statement(pg_trigger_depth()));
-  insert into "bemi".changes (id, database, schema, "table", primary_key, former_primary_key, operation, before, after,
-    context, committed_at, queued_at, transaction_id, position, source_id, commit_lsn, transaction_index)
-  select "bemi".change_id(v_frame.id_time), current_database(), v_frame.schema, v_frame.name,
-    bemi_pairs.bemi_key, nullif(bemi_pairs.bemi_former_key, bemi_pairs.bemi_key), 'UPDATE',
-    bemi_pairs.bemi_before - v_frame.masked, bemi_pairs.bemi_after - v_frame.masked,
-    v_frame.context, v_frame.written_at, v_frame.written_at, v_frame.transaction_id,
-    (v_frame.lsn - '0/0'::pg_lsn)::bigint, v_frame.source_id, v_frame.lsn, nextval('"bemi".change_sequence')
-  from (
-    select bemi_befores.bemi_before, bemi_afters.bemi_after,
-      "bemi".key_of(bemi_befores.bemi_before, v_frame.keys) as bemi_former_key,
-      "bemi".key_of(bemi_afters.bemi_after, v_frame.keys) as bemi_key
-    from (select row_number() over () as bemi_number, to_jsonb(bemi_row.*) as bemi_before
-        from bemi_old as bemi_row) as bemi_befores
-      join (select row_number() over () as bemi_number, to_jsonb(bemi_row.*) as bemi_after
-        from bemi_new as bemi_row) as bemi_afters using (bemi_number)
-    where bemi_befores.bemi_before - v_frame.ignored <> bemi_afters.bemi_after - v_frame.ignored
-    order by bemi_number
-  ) as bemi_pairs;
+  if found then
+    select t.source_id, t.ignored, clock_timestamp(), pg_current_wal_insert_lsn(),
+      "bemi".key_of(case when tg_op = 'DELETE' then v_before else v_after end, t.key_columns),
+      case when tg_op = 'UPDATE' then "bemi".key_of(v_before, t.key_columns) end
+    into v_frame.source_id, v_frame.ignored, v_frame.written_at, v_frame.lsn, v_key, v_former_key
+    from "bemi".tracked_tables t
+    where t.relation = tg_relid and t.root = tg_relid and t.masked = '{}' and "bemi".follows_ddl()
+      and t.source_known_since = pg_postmaster_start_time() and t.source_database = current_database();
+    v_frame.context := "bemi".plain_context(v_statement);
+    if v_frame.source_id is not null and v_frame.context is not null then
+      if tg_op <> 'UPDATE' or v_before - v_frame.ignored <> v_after - v_frame.ignored then
+        insert into "bemi".changes (id, database, schema, "table", primary_key, former_primary_key, operation, before, after,
+          context, committed_at, queued_at, transaction_id, position, source_id, commit_lsn, transaction_index)
+        values ("bemi".change_id("bemi".id_time(v_frame.written_at)), current_database(), tg_table_schema, tg_table_name,
+          v_key, nullif(v_former_key, v_key), case tg_op when 'INSERT' then 'CREATE' else tg_op end, v_before, v_after,
+          v_frame.context, v_frame.written_at, v_frame.written_at, pg_current_xact_id()::text::bigint,
+          (v_frame.lsn - '0/0'::pg_lsn)::bigint, v_frame.source_id, v_frame.lsn, nextval('"bemi".change_sequence'));
+      end if;
+      return null;
+    end if;
+  end if;
+
+  -- OFFSET 0 has each row converted once, however often it is used.
+  if tg_op = 'INSERT' then
+    if not exists (select from bemi_new) then
+      return null;
+    end if;
+    v_frame := "bemi".open_frame(tg_relid, v_statement);
+    insert into "bemi".changes (id, database, schema, "table", primary_key, operation, after,
+      context, committed_at, queued_at, transaction_id, position, source_id, commit_lsn, transaction_index)
+    select "bemi".change_id(v_frame.id_time), current_database(), v_frame.schema, v_frame.name,
+      "bemi".key_of(bemi_rows.bemi_after, v_frame.keys), 'CREATE', bemi_rows.bemi_after - v_frame.masked,
+      v_frame.context, v_frame.written_at, v_frame.written_at, v_frame.transaction_id,
+      (v_frame.lsn - '0/0'::pg_lsn)::bigint, v_frame.source_id, v_frame.lsn, nextval('"bemi".change_sequence')
+    from (select to_jsonb(bemi_row.*) as bemi_after from bemi_new as bemi_row offset 0) as bemi_rows;
+  elsif tg_op = 'DELETE' then
+    if not exists (select from bemi_old) then
+      return null;
+    end if;
+    v_frame := "bemi".open_frame(tg_relid, v_statement);
+    insert into "bemi".changes (id, database, schema, "table", primary_key, operation, before,
+      context, committed_at, queued_at, transaction_id, position, source_id, commit_lsn, transaction_index)
+    select "bemi".change_id(v_frame.id_time), current_database(), v_frame.schema, v_frame.name,
+      "bemi".key_of(bemi_rows.bemi_before, v_frame.keys), 'DELETE', bemi_rows.bemi_before - v_frame.masked,
+      v_frame.context, v_frame.written_at, v_frame.written_at, v_frame.transaction_id,
+      (v_frame.lsn - '0/0'::pg_lsn)::bigint, v_frame.source_id, v_frame.lsn, nextval('"bemi".change_sequence')
+    from (select to_jsonb(bemi_row.*) as bemi_before from bemi_old as bemi_row offset 0) as bemi_rows;
+  else
+    -- The n-th row of one transition table became the n-th of the other: PostgreSQL adds to both at the same moment. That
+    -- order is not documented, so the counts are compared, and the tests try it on every server version.
+    select (select count(*) from bemi_old), (select count(*) from bemi_new) into v_old, v_new;
+    if v_old <> v_new then
+      raise cardinality_violation using message = 'the transition tables differ in length';
+    elsif v_new = 0 then
+      return null;
+    end if;
+    v_frame := "bemi".open_frame(tg_relid, v_statement);
+    insert into "bemi".changes (id, database, schema, "table", primary_key, former_primary_key, operation, before, after,
+      context, committed_at, queued_at, transaction_id, position, source_id, commit_lsn, transaction_index)
+    select "bemi".change_id(v_frame.id_time), current_database(), v_frame.schema, v_frame.name,
+      bemi_pairs.bemi_key, nullif(bemi_pairs.bemi_former_key, bemi_pairs.bemi_key), 'UPDATE',
+      bemi_pairs.bemi_before - v_frame.masked, bemi_pairs.bemi_after - v_frame.masked,
+      v_frame.context, v_frame.written_at, v_frame.written_at, v_frame.transaction_id,
+      (v_frame.lsn - '0/0'::pg_lsn)::bigint, v_frame.source_id, v_frame.lsn, nextval('"bemi".change_sequence')
+    from (
+      select bemi_befores.bemi_before, bemi_afters.bemi_after,
+        "bemi".key_of(bemi_befores.bemi_before, v_frame.keys) as bemi_former_key,
+        "bemi".key_of(bemi_afters.bemi_after, v_frame.keys) as bemi_key
+      from (select row_number() over () as bemi_number, to_jsonb(bemi_row.*) as bemi_before
+          from bemi_old as bemi_row) as bemi_befores
+        join (select row_number() over () as bemi_number, to_jsonb(bemi_row.*) as bemi_after
+          from bemi_new as bemi_row) as bemi_afters using (bemi_number)
+      where bemi_befores.bemi_before - v_frame.ignored <> bemi_afters.bemi_after - v_frame.ignored
+      order by bemi_number
+    ) as bemi_pairs;
+  end if;
   return null;
 exception when others then
   if "bemi".is_strict(tg_relid) then
     raise;
   end if;
-  perform "bemi".write_gap(tg_relid, 'UPDATE', sqlstate);
+  perform "bemi".write_gap(tg_relid, case tg_op when 'INSERT' then 'CREATE' else tg_op end, sqlstate);
   return null;
 end
 $$;

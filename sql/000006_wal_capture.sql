@@ -106,10 +106,10 @@ begin
     and (pg_trigger_depth() > 1 or current_query() not like '% Bemi*/%')
   then
     -- As emit_message() has it.
-    v_lsn := pg_logical_emit_message(true, '_bemi', convert_to('1' || json_build_array(pg_partition_root(tg_relid)::oid, tg_relid,
+    v_lsn := pg_logical_emit_message(true, '_bemi', '1' || json_build_array(pg_partition_root(tg_relid)::oid, tg_relid,
       tg_op, pg_trigger_depth(), session_user, current_setting('role', true), pg_backend_pid(),
       current_setting('application_name', true), case when pg_trigger_depth() <= 1 then left(current_query(), 1000) end,
-      current_setting('bemi.context', true), current_setting('request.jwt.claims', true), null, null)::text, 'UTF8'));
+      current_setting('bemi.context', true), current_setting('request.jwt.claims', true), null, null)::text);
     return null;
   end if;
   v_said := "bemi".said(pg_trigger_depth());

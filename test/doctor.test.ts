@@ -159,7 +159,7 @@ const SABOTAGES: readonly Sabotage[] = [
   {
     title: "a capture function runs as its caller",
     name: "function-changed",
-    sql: "alter function bemi.capture_insert() security invoker",
+    sql: "alter function bemi.capture_statement() security invoker",
   },
   {
     title: "a capture function trusts the search path",

@@ -7,7 +7,7 @@ with log as (
   select relowner as id, pg_get_userbyid(relowner) as name, rolsuper as is_superuser
   from pg_class c join pg_roles r on r.oid = c.relowner where c.oid = '"bemi".changes'::regclass
 ), definers (signature) as (values
-  ('emit_context()'), ('emit_held()'), ('baseline(regclass, integer)'), ('capture_insert()'), ('capture_update()'), ('capture_delete()'), ('capture_truncate()'),
+  ('emit_context()'), ('emit_held()'), ('baseline(regclass, integer)'), ('capture_statement()'), ('capture_truncate()'),
   ('capture_row()'), ('begin_statement()'), ('end_statement()'), ('open_frame(oid, text)'), ('reconcile()'), ('follow(oid[], oid[])'), ('on_ddl()'), ('on_drop()'),
   ('maintain()'), ('write_or_set_aside(uuid, text, boolean, text)'), ('write_difference(uuid, text)'),
   ('reconcile_rows(regclass, text[], integer)'), ('reconcile_absent(regclass, text[])'), ('logged_keys(text, text, bigint, text, integer)'), ('register_source(text, integer, text, text)'),

@@ -57,6 +57,7 @@ export function bindCallbacks(query: Query): void {
 }
 
 const origins: WeakMap<object, Error> = new WeakMap();
+let originSymbol: symbol | undefined;
 
 /**
  * The driver finds the caller's line by a short stack of its own, in which the wrapper's frame would take the caller's
@@ -64,13 +65,13 @@ const origins: WeakMap<object, Error> = new WeakMap();
  */
 export function keepOrigin(query: Query, wrapper: (...args: never[]) => unknown): void {
   if (!query.tagged) return;
-  const symbol = Object.getOwnPropertySymbols(query).find((own) => own.description === "OriginError");
-  if (!symbol) return;
+  originSymbol ??= Object.getOwnPropertySymbols(query).find((own) => own.description === "OriginError");
+  if (!originSymbol) return;
   let origin = origins.get(query.strings);
   if (!origin) {
     origin = new Error();
     Error.captureStackTrace?.(origin, wrapper);
     origins.set(query.strings, origin);
   }
-  Object.defineProperty(query, symbol, { value: origin, writable: true, configurable: true });
+  (query as unknown as Record<symbol, Error>)[originSymbol] = origin;
 }
