@@ -1126,32 +1126,35 @@ as $$
 declare
   v_trigger record;
   v_name name;
+  v_follows boolean := true;
 begin
-  for v_trigger in
-    select * from (values
-      ('', 'ddl_command_end', '"bemi".on_ddl()'::regprocedure, array['CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE',
-        'ALTER TYPE', 'CREATE TRIGGER', 'CREATE FOREIGN TABLE', 'CREATE SCHEMA', 'ALTER SCHEMA']),
-      ('_drop', 'sql_drop', '"bemi".on_drop()'::regprocedure, null),
-      ('_cast', 'ddl_command_end', '"bemi".refuse_foreign_cast()'::regprocedure, array['CREATE CAST'])
-    ) as t (suffix, event, function, tags)
-  loop
-    select evtname into v_name from pg_event_trigger where evtfoid = v_trigger.function;
-    if not found then
-      v_name := 'bemi_reconcile_' || '"bemi".changes'::regclass::oid || v_trigger.suffix;
-      execute format('create event trigger %I on %s %s execute function %s', v_name, v_trigger.event,
-        (select 'when tag in (' || string_agg(quote_literal(tag), ', ') || ')' from unnest(v_trigger.tags) as tag), v_trigger.function);
-    end if;
-    -- ALWAYS: session_replication_role = replica must not switch it off.
-    execute format('alter event trigger %I enable always', v_name);
-  end loop;
-  update "bemi".settings set event_trigger = true;
-  create or replace function "bemi".follows_ddl() returns boolean language sql stable return true;
-  return true;
-exception when insufficient_privilege then
-  update "bemi".settings set event_trigger = false;
-  create or replace function "bemi".follows_ddl() returns boolean language sql stable return false;
-  raise notice 'bemi: this role may not create event triggers: run reconcile() after changes of the schema';
-  return false;
+  begin
+    for v_trigger in
+      select * from (values
+        ('', 'ddl_command_end', '"bemi".on_ddl()'::regprocedure, array['CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE',
+          'ALTER TYPE', 'CREATE TRIGGER', 'CREATE FOREIGN TABLE', 'CREATE SCHEMA', 'ALTER SCHEMA']),
+        ('_drop', 'sql_drop', '"bemi".on_drop()'::regprocedure, null),
+        ('_cast', 'ddl_command_end', '"bemi".refuse_foreign_cast()'::regprocedure, array['CREATE CAST'])
+      ) as t (suffix, event, function, tags)
+    loop
+      select evtname into v_name from pg_event_trigger where evtfoid = v_trigger.function;
+      if not found then
+        v_name := 'bemi_reconcile_' || '"bemi".changes'::regclass::oid || v_trigger.suffix;
+        execute format('create event trigger %I on %s %s execute function %s', v_name, v_trigger.event,
+          (select 'when tag in (' || string_agg(quote_literal(tag), ', ') || ')' from unnest(v_trigger.tags) as tag), v_trigger.function);
+      end if;
+      -- ALWAYS: session_replication_role = replica must not switch it off.
+      execute format('alter event trigger %I enable always', v_name);
+    end loop;
+  exception when insufficient_privilege then
+    v_follows := false;
+    raise notice 'bemi: this role may not create event triggers: run reconcile() after changes of the schema';
+  end;
+  update "bemi".settings set event_trigger = v_follows;
+  if "bemi".follows_ddl() <> v_follows then
+    execute 'create or replace function "bemi".follows_ddl() returns boolean language sql stable return ' || v_follows;
+  end if;
+  return v_follows;
 end
 $$;
 
