@@ -39,6 +39,40 @@ onEachDatabase("trigger capture", (open, server) => {
     ]);
   });
 
+  test("one row and many are recorded the same, also right after the server started", async () => {
+    await using database = await open();
+    await tracking(database, "create table todos (id int primary key, task text)", "todos");
+    // As it is behind a restart: what was known is of another start.
+    await database.port.execute(`update ${BEMI}.tracked_tables set source_known_since = '2000-01-01'`);
+    for (const rows of [1, 2, 1]) {
+      await database.port.execute(`insert into todos select n, 'Sleep' from generate_series(1, ${rows}) n`);
+      await database.port.execute("update todos set id = id + 10, task = 'Eat'");
+      await database.port.execute("update todos set task = 'Eat'");
+      await database.port.execute("delete from todos");
+    }
+    const changes = await seen(database.port);
+    const first = changes.filter(({ key, former }) => key === "1" || key === "11" || former === "1");
+    expect(first.map(({ operation, key, former }) => [operation, key, former])).toEqual(
+      [1, 2, 3].flatMap(() => [["CREATE", "1", null], ["UPDATE", "11", "1"], ["DELETE", "11", null]]),
+    );
+    expect(changes).toHaveLength(3 * 4);
+    const of = (operation: string): unknown[] =>
+      first.filter((change) => change.operation === operation)
+        .map(({ before, after, context }) => ({
+          before,
+          after,
+          statement: context.SQL,
+          keys: Object.keys(context),
+        }));
+    for (const operation of ["UPDATE", "DELETE"]) {
+      const [one, many, again] = of(operation);
+      expect(one).toEqual(many);
+      expect(again).toEqual(many);
+    }
+    const sources = await database.port.query(`select distinct source_id from ${BEMI}.changes`);
+    expect(sources).toHaveLength(1);
+  });
+
   test("nothing is recorded for an update that changes nothing, or only ignored columns", async () => {
     await using database = await open();
     await install(database.db);
