@@ -19,7 +19,7 @@ import { createSlot, install, runWorker, SCHEMA, track } from "./support/install
 import { expectIsolated } from "./support/isolation.ts";
 import { npmPackages } from "./support/npm-packages.ts";
 import { OUTCOME } from "./support/requests.ts";
-import { runToEnd } from "./support/runtimes.ts";
+import { runToEnd, start } from "./support/runtimes.ts";
 import { seen, TODOS } from "./support/todos.ts";
 
 const file = (name: string): string => fileURLToPath(new URL(`prisma/${name}`, import.meta.url));
@@ -34,21 +34,26 @@ const current = npmPackages(
   (folder) => generate(folder, "client.prisma"),
 );
 
+const cli = (folder: string): string => join(folder, "node_modules/prisma/build/index.js");
+
+/** Prisma's engines are not on npm; those in WebAssembly are. Any file in the others' place keeps it from fetching them. */
+function environment(folder: string): Record<string, string> {
+  const instead = join(folder, "package.json");
+  return {
+    PATH: process.env.PATH ?? "",
+    HOME: process.env.HOME ?? "",
+    PRISMA_QUERY_ENGINE_LIBRARY: instead,
+    PRISMA_SCHEMA_ENGINE_BINARY: instead,
+    CHECKPOINT_DISABLE: "1",
+  };
+}
+
 /** Prisma's command line in a folder that has its packages. */
 function prisma(folder: string, args: readonly string[], env: Record<string, string> = {}) {
-  // Prisma's engines are not on npm; those in WebAssembly are. Any file in the others' place keeps it from fetching them.
-  const instead = join(folder, "package.json");
-  return spawnSync(process.execPath, [join(folder, "node_modules/prisma/build/index.js"), ...args], {
+  return spawnSync(process.execPath, [cli(folder), ...args], {
     cwd: folder,
     encoding: "utf8",
-    env: {
-      PATH: process.env.PATH ?? "",
-      HOME: process.env.HOME ?? "",
-      PRISMA_QUERY_ENGINE_LIBRARY: instead,
-      PRISMA_SCHEMA_ENGINE_BINARY: instead,
-      CHECKPOINT_DISABLE: "1",
-      ...env,
-    },
+    env: { ...environment(folder), ...env },
   });
 }
 
@@ -78,6 +83,8 @@ onEachServer("Prisma's driver adapter over a wrapped pg Pool", (open) => {
 interface Project extends Disposable {
   /** Prisma's `migrate …`, which has to succeed; gives what it prints. */
   migrate(...args: string[]): string;
+  /** Prisma's `migrate dev …`, until it has said that; its process may stay for a minute after its last word. */
+  develop(said: RegExp, ...args: string[]): Promise<void>;
   /** Writes a migration by hand. */
   add(name: string, sql: string): void;
   /** Writes ours. */
@@ -100,6 +107,15 @@ function project(url: string): Project {
       const { status, stdout, stderr } = prisma(folder, ["migrate", ...args], { DATABASE_URL: url });
       expect(status, stdout + stderr).toBe(0);
       return stdout;
+    },
+    develop: async (said, ...args) => {
+      await using running = start({
+        command: [process.execPath],
+        args: [cli(folder), "migrate", "dev", "--skip-generate", ...args],
+        env: { ...environment(folder), DATABASE_URL: url },
+        cwd: folder,
+      });
+      await running.printed(said);
     },
     add: (name, sql) => {
       mkdirSync(join(folder, "prisma/migrations", name), { recursive: true });
@@ -143,12 +159,12 @@ onEachServer("Prisma's migrations", (open) => {
     async () => {
       await using database = await open();
       using own = project(database.url);
-      own.migrate("dev", "--name", "first", "--skip-generate");
+      await own.develop(/_first[^]*now in sync/, "--name", "first");
       own.generate("wal");
       own.migrate("deploy");
-      expect(own.migrate("dev", "--skip-generate")).toMatch(/Already in sync/);
+      await own.develop(/Already in sync/);
       own.changeSchema();
-      expect(own.migrate("dev", "--name", "third", "--skip-generate")).toMatch(/_third[^]*now in sync/);
+      await own.develop(/_third[^]*now in sync/, "--name", "third");
       expect(own.migrations().map((name) => name.slice(15))).toEqual(["first", "bemi", "third"]);
       await createSlot(database.db);
       await database.port.execute("insert into todos (task, note) values ('Sleep', 'well')");

@@ -69,8 +69,8 @@ async function shell(code: string, database: TestDatabase, env: Record<string, s
       output += stdout;
     } else if (command) {
       const { status, stdout, stderr } = spawnSync(
-        process.execPath,
-        [`dist/src/cli/${command === "bemi" ? "bin" : "bin-poll"}.js`, ...rest.split(" ").filter(Boolean)],
+        "npx",
+        ["--no-install", command, ...rest.split(" ").filter(Boolean)],
         { cwd: root, encoding: "utf8", env, timeout: 60_000 },
       );
       expect(status, `${line}\n${stdout}${stderr}`).toBe(0);
@@ -85,6 +85,7 @@ const environment = ({ url = "" }: TestDatabase): Record<string, string> => {
   const { hostname, port, pathname } = new URL(url);
   return {
     PATH: process.env.PATH ?? "",
+    HOME: process.env.HOME ?? "",
     DATABASE_URL: url,
     PGHOST: hostname,
     PGPORT: port,
