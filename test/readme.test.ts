@@ -95,7 +95,7 @@ const environment = ({ url = "" }: TestDatabase): Record<string, string> => {
 };
 
 onEachServer("the README", (open) => {
-  test("its commands work, in order, and show what they promise", async () => {
+  test("its commands work, in order, and show what they promise", { timeout: 240_000 }, async () => {
     await using database = await open();
     await database.port.execute(`${TODOS} insert into todos (task) values ('Eat')`);
     const outputs: string[] = [];
