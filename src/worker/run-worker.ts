@@ -189,6 +189,8 @@ async function run(options: SessionOptions, signal: AbortSignal): Promise<void> 
   const { once = false, log = () => {}, tracer, turn } = options;
   let written = 0;
   let failures = 0;
+  // In a row, and of their own count: connections that were lost before say nothing of the slot.
+  let losses = 0;
   let reconnection: SpanLike | undefined;
   const reconnected = (): void => {
     reconnection?.end();
@@ -211,7 +213,7 @@ async function run(options: SessionOptions, signal: AbortSignal): Promise<void> 
         (signal) =>
           session({ ...options, sockets, turn: turned, log: told }, signal, (count) => {
             written += count;
-            failures = 0;
+            failures = losses = 0;
           }),
         signal,
       );
@@ -219,12 +221,12 @@ async function run(options: SessionOptions, signal: AbortSignal): Promise<void> 
     } catch (error) {
       if (error instanceof LostMeanwhile) continue;
       // Lost while it was read: made anew where the next session begins.
-      if (options.recreateSlot && error instanceof BemiError && error.code === "gap" && failures++ < 5) {
+      if (options.recreateSlot && error instanceof BemiError && error.code === "gap" && losses++ < 5) {
         continue;
       }
       const code = codeOf(error);
       // The slot went since it was looked at: the next session says so, or makes it anew.
-      if (code === SQLSTATE.undefinedObject && failures++ < 5) continue;
+      if (code === SQLSTATE.undefinedObject && losses++ < 5) continue;
       if (performance.now() - startedAt > WAS_WELL) failures = 0;
       failures++;
       if (code === SQLSTATE.insufficientPrivilege) throw lacksRights(error);
