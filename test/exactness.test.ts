@@ -119,6 +119,30 @@ onEachServer("what every path of capture has alike", (open) => {
     },
   );
 
+  test.each(CAPTURES)("a partition's moves, whatever is written in between (%s)", async (capture) => {
+    await using database = await open();
+    const changes = await run(database, capture, {
+      // What a foreign key's action writes is begun at once, and its triggers end it only behind all others.
+      tables: `create table todos (id int primary key) partition by list (id);
+        create table todos_1 partition of todos for values in (1, 2);
+        create table todos_2 partition of todos default;
+        create table notes (id int primary key, todo int references todos on update cascade on delete cascade);
+        create function nothing() returns trigger language plpgsql as $$ begin return new; end $$;
+        create trigger nothing before insert or update on todos for each row execute function nothing();
+        create trigger nothing before insert or update on notes for each row execute function nothing()`,
+      tracked: ["todos", "notes"],
+      statements: [
+        "insert into todos values (1), (2)",
+        "insert into notes values (1, 1), (2, 2)",
+        "update todos set id = id + 10",
+      ],
+    });
+    const told = changes.filter(({ table }) => table === "todos").map(({ operation, key }) =>
+      `${operation} ${key}`
+    );
+    expect(told).toEqual(["CREATE 1", "CREATE 2", "UPDATE 11", "UPDATE 12"]);
+  });
+
   test.each(CAPTURES)("the context that was in force when the statement began (%s)", async (capture) => {
     await using database = await open();
     const changes = await run(database, capture, {

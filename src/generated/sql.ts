@@ -1513,8 +1513,9 @@ create function "bemi".end_statement() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform set_config('bemi.statements',
-    coalesce(substring(current_setting('bemi.statements', true) from '^[^;]*;(.*)$'), ''), true);
+  -- By its table: triggers that a foreign key's action fires end after those of the statement around it.
+  perform set_config('bemi.statements', regexp_replace(coalesce(current_setting('bemi.statements', true), ''),
+    '(^|;)' || coalesce(pg_partition_root(tg_relid), tg_relid)::oid || ':' || tg_op || ':[0-9]*;', E'\\\\1'), true);
   return null;
 end
 $$;
@@ -1583,7 +1584,9 @@ declare
   v_masked_before jsonb;
   v_masked_after jsonb;
   v_statements text := coalesce(current_setting('bemi.statements', true), '');
-  v_innermost text[] := string_to_array(split_part(v_statements, ';', 1), ':');
+  v_root text := coalesce(pg_partition_root(tg_relid), tg_relid)::oid;
+  -- The innermost that writes this table: within a statement's row triggers others are begun, and may not have ended.
+  v_innermost text[] := string_to_array(substring(v_statements from '(?:^|;)(' || v_root || ':[^;]*)'), ':');
   v_is_foreign boolean := (select relkind = 'f' from pg_class where oid = tg_relid);
   v_operation text := case tg_op when 'INSERT' then 'CREATE' else tg_op end;
   v_is_move boolean;
@@ -1601,7 +1604,6 @@ begin
     end if;
     -- A partition move arrives as the DELETE and the INSERT of an UPDATE: the first half is written, the second completes it.
     v_is_move := tg_op <> 'UPDATE' and v_innermost[2] = 'UPDATE'
-      and v_innermost[1] = coalesce(pg_partition_root(tg_relid), tg_relid)::oid::text
       and (select relispartition from pg_class where oid = tg_relid);
     v_frame := "bemi".open_frame(tg_relid,
       case when pg_trigger_depth() <= 1 then nullif(current_setting('bemi.statement', true), '') end,
@@ -1628,7 +1630,7 @@ begin
       and transaction_id + 0 = v_frame.transaction_id and operation = 'DELETE' and "table" = v_frame.name
       and committed_at >= transaction_timestamp() - interval '1 minute';
     perform set_config('bemi.maintenance', '', true);
-    perform set_config('bemi.statements', regexp_replace(v_statements, '^([0-9]+:[A-Z]+:)[0-9]*;', E'\\\\1;'), true);
+    perform set_config('bemi.statements', regexp_replace(v_statements, '(^|;)(' || v_root || ':[A-Z]+:)[0-9]*;', E'\\\\1\\\\2;'), true);
     return null;
   end if;
 
@@ -1646,7 +1648,7 @@ begin
   v_index := "bemi".write_change(v_frame, v_operation,
     v_masked_before, v_masked_after, v_lsn, v_index);
   if v_is_move and tg_op = 'DELETE' then
-    perform set_config('bemi.statements', regexp_replace(v_statements, '^([0-9]+:[A-Z]+:)[0-9]*;', E'\\\\1' || v_index || ';'), true);
+    perform set_config('bemi.statements', regexp_replace(v_statements, '(^|;)(' || v_root || ':[A-Z]+:)[0-9]*;', E'\\\\1\\\\2' || v_index || ';'), true);
   end if;
   return null;
 end
