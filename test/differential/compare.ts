@@ -14,6 +14,10 @@ export interface Circumstances {
   readonly cascaded: ReadonlySet<string>;
   /** Tables that a BEFORE trigger writes while a statement of the client's does: its message hides that statement's. */
   readonly hidden: ReadonlySet<string>;
+  /** Tables captured by statement, while which a row trigger sets the context: the statement's end has that. */
+  readonly withoutContext: ReadonlySet<string>;
+  /** Tables whose row trigger writes again what its statement has written: row triggers all come after it. */
+  readonly unordered: ReadonlySet<string>;
   /** By table, columns whose change alone records nothing. */
   readonly ignored: ReadonlyMap<string, readonly string[]>;
 }
@@ -34,8 +38,8 @@ export function differences(lanes: Lanes, circumstances: Circumstances): string[
     found.push(...compare({
       names: [first, name],
       isOrdered,
-      left: stories(reference, isOrdered, withContext),
-      right: stories(prepared.get(name) ?? [], isOrdered, withContext),
+      left: stories(reference, isOrdered, circumstances),
+      right: stories(prepared.get(name) ?? [], isOrdered, circumstances),
     }));
   }
   const plain = prepared.get("plain");
@@ -52,7 +56,8 @@ export function differences(lanes: Lanes, circumstances: Circumstances): string[
       ...broken(
         name,
         (prepared.get(name) ?? []).filter((row) =>
-          ignoredOf(row, circumstances).length === 0 && !circumstances.rewritten.has(row.table.slice(0, 2))
+          ignoredOf(row, circumstances).length === 0 && !circumstances.rewritten.has(row.table.slice(0, 2)) &&
+          !circumstances.unordered.has(row.table.slice(0, 2))
         ),
       ),
     );
@@ -96,17 +101,19 @@ function compare({ names: [left, right], left: a, right: b, isOrdered }: Pair): 
 }
 
 /** Each transaction as lines: for each key what happened to it in order, for rows without a key in any order. */
-function stories(rows: readonly Row[], isOrdered: boolean, line: (row: Row) => string): string[][] {
+function stories(rows: readonly Row[], isOrdered: boolean, { unordered }: Circumstances): string[][] {
+  const isFree = (name: string): boolean =>
+    name.endsWith(" null") || unordered.has(/\.(..)/.exec(name)?.[1] ?? "");
   const all = transactions(rows).map((own) => {
     const keys = new Map<string, string[]>();
     for (const row of own) {
       for (const key of new Set([row.key, row.former ?? row.key])) {
         const name = `${row.schema}.${row.table} ${key}`;
-        keys.set(name, [...keys.get(name) ?? [], line(row)]);
+        keys.set(name, [...keys.get(name) ?? [], withContext(row)]);
       }
     }
     return [...keys].map(([name, lines]) =>
-      `${name}:\n      ${(name.endsWith(" null") ? lines.toSorted() : lines).join("\n      ")}`
+      `${name}:\n      ${(isFree(name) ? lines.toSorted() : lines).join("\n      ")}`
     ).toSorted();
   });
   return isOrdered ? all : all.toSorted(byText);
@@ -167,16 +174,20 @@ function normalise(name: LaneName, rows: readonly Row[], circumstances: Circumst
   });
   const comparable =
     (circumstances.version < 18 ? own.map((row) => withoutGenerated(row, circumstances)) : own)
-      .map((row) =>
-        circumstances.cascaded.has(row.table.slice(0, 2)) && ["UPDATE", "DELETE"].includes(row.operation) ||
-          circumstances.hidden.has(row.table) && row.operation === "CREATE"
-          ? { ...row, context: row.context && without(row.context, ["SQL"]) }
-          : row
-      );
+      .map((row) => ({ ...row, context: row.context && comparableContext(row, circumstances) }));
   // What is renamed counts from there on in the WAL, and not from the commit.
   return circumstances.isOverlapping
     ? comparable.map((row) => ({ ...row, schema: row.schema.replace(/x+$/, "") }))
     : comparable;
+}
+
+function comparableContext({ table, operation, context }: Row, circumstances: Circumstances): string {
+  const { cascaded, hidden, withoutContext } = circumstances;
+  if (withoutContext.has(table)) {
+    return JSON.stringify((objectMembers(context) ?? []).filter(([key]) => key === "db"));
+  }
+  const isCascade = cascaded.has(table.slice(0, 2)) && ["UPDATE", "DELETE"].includes(operation);
+  return isCascade || hidden.has(table) && operation === "CREATE" ? without(context, ["SQL"]) : context;
 }
 
 // A renamed table's name begins like its first one.

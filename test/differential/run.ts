@@ -1,9 +1,9 @@
 import { createStatements, trackOptions } from "./create.ts";
-import { differences } from "./compare.ts";
+import { type Circumstances, differences } from "./compare.ts";
 import type { Lane, LaneName, Row } from "./lane.ts";
 import { type Live, readLive } from "./live.ts";
 import { newPlace } from "./place.ts";
-import { ALTERATIONS, type Op, type OpKind, type Scenario } from "./scenario.ts";
+import { ALTERATIONS, type Op, type OpKind, type Scenario, type TableSpec } from "./scenario.ts";
 import { render, type Statement } from "./statements.ts";
 
 /** A database for each path, on one server. The oracle's is the first. */
@@ -27,6 +27,10 @@ interface Run {
   /** Whether a prepared transaction was committed after a later one. */
   isOverlapping: boolean;
 }
+
+/** DDL that changes rows. */
+const REWRITES =
+  /^(?:alter|drop) table (?:only )?\w+\.(t\d)\w*(?: cascade$| .*(?:drop column|alter column .* type|set expression))/;
 
 let counter = 0;
 
@@ -71,27 +75,36 @@ export async function runBatch(world: World, scenarios: readonly Scenario[]): Pr
             isOverlapping: run.isOverlapping,
             generated: run.generated,
             rewritten: new Set(
-              run.statements.flatMap(({ sql }) =>
-                /^(?:alter table \w+\.(t\d)\w* (?:drop column|alter column .* type)|drop table \w+\.(t\d))/
-                  .exec(sql)
-                  ?.slice(1, 3).filter((name) => name !== undefined) ?? []
-              ),
+              run.statements.flatMap(({ sql }) => REWRITES.exec(sql.replaceAll('"', ""))?.[1] ?? []),
             ),
             cascaded: new Set(
               run.scenario.tables.flatMap(({ kind }, i) => kind === "child" ? [`t${i}`] : []),
             ),
-            hidden: new Set(
-              run.scenario.tables.some(({ trigger }) => trigger === "before-other") &&
-                run.statements.some(({ sql }) => sql.includes("insert into") && sql.includes("with gone as"))
-                ? ["side"]
-                : [],
-            ),
+            ...besideOthers(run),
             ignored: new Map([...trackOptions(run.scenario)].map(([table, { ignore }]) => [table, ignore])),
           },
         ),
       ],
     };
   });
+}
+
+/** What is written while another statement, or another part of the same, is. */
+function besideOthers(
+  { scenario, statements }: Run,
+): Pick<Circumstances, "hidden" | "withoutContext" | "unordered"> {
+  const has = (kind: TableSpec["trigger"]): boolean =>
+    scenario.tables.some(({ trigger }) => trigger === kind);
+  const side = statements.some(({ sql }) => sql.includes("with gone as")) ? ["side"] : [];
+  return {
+    hidden: new Set(has("before-other") ? side : []),
+    withoutContext: new Set(has("set-context") ? side : []),
+    unordered: new Set(
+      scenario.tables.flatMap(({ kind, trigger }, i) =>
+        kind === "inherited" && trigger === "same-row" ? [`t${i}`] : []
+      ),
+    ),
+  };
 }
 
 /** Whether a lane had a serialisable transaction refused, which from there on has other rows. */
