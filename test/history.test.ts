@@ -112,6 +112,10 @@ onEachDatabase("reading the log", (open) => {
         code: "usage",
       });
     }
+    await expect(changes(db, { operation: ["UPDATE", "INSERT" as never] })).rejects.toMatchObject({
+      code: "usage",
+      hint: expect.stringContaining("an INSERT is a CREATE") as string,
+    });
     await expect(changes(db, { page: { after: "bm9uZQ" } })).rejects.toMatchObject({ code: "usage" });
     await expect(changes(db, { limit: 0 })).rejects.toMatchObject({ code: "usage" });
   });

@@ -1,5 +1,5 @@
 import { BemiError } from "../errors.ts";
-import type { JsonObject, Operation } from "./change.ts";
+import { type JsonObject, type Operation, OPERATIONS } from "./change.ts";
 import { parseCursor } from "./cursor.ts";
 
 /** What a change may be, or with `not` may not be; several values mean any of them. */
@@ -65,7 +65,11 @@ export function containedJson(name: string, value: JsonObject | string): string 
   });
 }
 
-/** A filter as SQL conditions over the columns of the log. */
+/**
+ * A filter as SQL conditions over the columns of the log.
+ *
+ * @throws {BemiError} `usage`
+ */
 export function filterConditions(filter: ChangesFilter, bind: Bind): string[] {
   const parts = changeConditions(filter, bind);
   // Each of them must not hold, whatever is NULL.
@@ -121,7 +125,14 @@ function changeConditions(filter: ChangeConditions, bind: Bind): string[] {
       )
       .join(" or ");
   });
-  any(filter.operation, (value) => `operation = ${bind(value, "text")}`);
+  any(filter.operation, (value) => {
+    if (!(OPERATIONS as readonly string[]).includes(value)) {
+      throw new BemiError("usage", `There is no operation "${value}"`, {
+        hint: `Choose from ${OPERATIONS.join(", ")}: an INSERT is a CREATE.`,
+      });
+    }
+    return `operation = ${bind(value, "text")}`;
+  });
   any(filter.transaction, (value) => `transaction_id = ${bind(value, "bigint")}`);
   contained("before", filter.before);
   contained("after", filter.after);
