@@ -155,8 +155,8 @@ begin
 end
 $$;
 
--- While there is one, nothing in plain_reads counts: something that it stands on was changed.
-create table "bemi".plain_read_ends (ended_at timestamptz not null default clock_timestamp());
+-- While there is one, nothing in plain_reads counts: something that it stands on was changed, of one table or (NULL) of all.
+create table "bemi".plain_read_ends (relation regclass);
 
 -- Partitions ahead, the default partition drained, what is past its retention dropped.
 -- A table that stays locked is reported as skipped and done the next time: nothing fails for it.
@@ -171,7 +171,7 @@ begin
   perform pg_advisory_xact_lock(hashtextextended('bemi.maintain', '"bemi".changes'::regclass::oid::bigint));
   select * into strict v_settings from "bemi".settings;
   -- Looked into anew at the commit, where two were at it at once.
-  insert into "bemi".plain_read_ends (ended_at) select clock_timestamp() from "bemi".plain_read_ends limit 1;
+  insert into "bemi".plain_read_ends (relation) select null from "bemi".plain_read_ends limit 1;
   for v_month in
     select date_trunc('month', now())::date + make_interval(months => n)
     from generate_series(0, v_settings.partitions_ahead) as n

@@ -105,11 +105,19 @@ create table "bemi".plain_reads (
   known_from timestamptz not null
 );
 
+-- Of the table that the row tells of, since each of a thousand that come to be tracked must not look into all of them.
 create function "bemi".end_plain_reads() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_row jsonb := coalesce(to_jsonb(old), '{}') || coalesce(jsonb_strip_nulls(to_jsonb(new)), '{}');
 begin
-  insert into "bemi".plain_read_ends default values;
+  insert into "bemi".plain_read_ends (relation)
+  select coalesce(v_row ->> 'root', v_row ->> 'relation',
+    (select t.relation::text from "bemi".tables t where t.id = (v_row ->> 'table_id')::integer))::regclass;
+  return null;
+exception when others then
+  insert into "bemi".plain_read_ends (relation) values (null);
   return null;
 end
 $$;
@@ -131,7 +139,8 @@ begin
       to_regclass('"bemi".changes_p' || to_char(t.tracked_at at time zone 'UTC', 'YYYYMM')) as oldest_month, t.capture, t.tracked_at, b.finished_at
     from "bemi".tracked_tables t join "bemi".tables i on i.relation = t.relation join "bemi".baselines b on b.relation = t.relation
       join pg_class c on c.oid = t.relation join pg_namespace n on n.oid = c.relnamespace
-    where t.relation = t.root and t.key_columns <> '{}' and c.relname = t.name and n.nspname = t.schema and "bemi".is_plain(c.oid)
+    where (t.relation in (select e.relation from "bemi".plain_read_ends e) or exists (select from "bemi".plain_read_ends e where e.relation is null))
+      and t.relation = t.root and t.key_columns <> '{}' and c.relname = t.name and n.nspname = t.schema and "bemi".is_plain(c.oid)
       and not exists (select from "bemi".tracked_tables p where p.root = t.relation and p.relation <> t.relation)
       and b.skipped_count = 0 and b.started_at >= t.tracked_at and b.finished_at >= t.tracked_at
       and not exists (select from "bemi".breaks k where k.table_id = i.id and k.broken_at > b.started_at)
@@ -147,7 +156,9 @@ begin
   ), ended as (
     delete from "bemi".plain_read_ends
   ), gone as (
-    delete from "bemi".plain_reads p where not exists (select from found f where f.relation = p.relation)
+    delete from "bemi".plain_reads p
+    where (p.relation in (select e.relation from "bemi".plain_read_ends e) or exists (select from "bemi".plain_read_ends e where e.relation is null))
+      and not exists (select from found f where f.relation = p.relation)
   )
   insert into "bemi".plain_reads as p
   select f.* from found f where f.oldest_month is not null

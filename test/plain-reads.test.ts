@@ -29,7 +29,10 @@ onEachDatabase("one row as of a time", (open) => {
     await port.execute("insert into todos values (1, 1), (2, 2)");
     expect(await isPlain(database)).toBe(true);
     await track(database.db, "lists");
-    await port.execute("create table elsewhere (id int)");
+    await port.execute(
+      "create table elsewhere (id int); create table elsewhere_with_key (id int primary key); create table more (id int primary key)",
+    );
+    await track(database.db, "more");
     expect([await isPlain(database), await isPlain(database, "lists")]).toEqual([true, true]);
     // Of this row alone.
     await port.execute("update todos set id = 9 where id = 1");
@@ -53,6 +56,13 @@ onEachDatabase("one row as of a time", (open) => {
       expect(await isPlain(database, name?.name), change).toBe(false);
       if (undo) await port.execute(undo);
     }
+    // What happens to one table ends nothing of another.
+    const [ends] = await port.query<{ n: string }>(`select count(*)::text as n from ${BEMI}.plain_read_ends`);
+    expect(ends?.n).toBe("0");
+    await track(database.db, "elsewhere_with_key");
+    await port.execute("drop table elsewhere_with_key");
+    expect(await isPlain(database, "todos")).toBe(false);
+    expect(await isPlain(database, "more")).toBe(true);
   });
 });
 
@@ -69,7 +79,7 @@ onEachServer("one row as of a time", (open) => {
       await other.unsafe(`begin isolation level ${level}; select from todos`);
       await other.unsafe(`insert into ${BEMI}.breaks (table_id, reason) select id, 'test' from ${BEMI}.tables
         where relation = 'todos'::regclass`);
-      // Somebody who does not see it finds the table as plain as before, and commits first.
+      // Somebody who does not see it finds all tables as plain as before, and commits first.
       await port.execute(`insert into ${BEMI}.plain_read_ends default values`);
       await other.unsafe("commit");
       expect(await isPlain(database), level).toBe(false);
