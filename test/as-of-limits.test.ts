@@ -240,6 +240,28 @@ onEachServer("the limits of the past, from the WAL", (open) => {
     expect(await seen.told()).toEqual({ "before the baseline": "known" });
   });
 
+  test("bemi.as_of joins tables of one moment in SQL, in today's shape, and says which columns came or went", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await tracked(database, TABLE, "trigger");
+    await port.execute("create table owners (id int primary key, name text)");
+    await track(db, "owners");
+    await port.execute("insert into owners values (1, 'Ann'); insert into todos values (1, 'a')");
+    const then = await clock(port);
+    await port.execute("update owners set name = 'Zoë'; update todos set task = 'b'");
+    const notices: (string | undefined)[] = [];
+    const sql = database.connect({ max: 1, onnotice: (notice) => notices.push(notice.message) });
+    const rows = (columns: string, at: string): Promise<readonly object[]> =>
+      sql.unsafe(`select ${columns} from ${BEMI}.as_of(null::todos, '${at}') t
+        join ${BEMI}.as_of(null::owners, '${at}') o on o.id = t.id`);
+    expect(await rows("t.task, o.name", then)).toEqual([{ task: "a", name: "Ann" }]);
+    expect(await rows("t.task, o.name", await clock(port))).toEqual([{ task: "b", name: "Zoë" }]);
+    expect(notices).toEqual([]);
+    await port.execute("alter table todos add rank int not null default 3; alter table todos drop task");
+    expect(await rows("t.*, o.name", then)).toEqual([{ id: 1, rank: 3, name: "Ann" }]);
+    expect(notices).toEqual(["bemi: columns of public.todos since: task was dropped, rank was added"]);
+  });
+
   test("bemi.as_of warns in SQL of a worker that has yet to read, and not of one that keeps up", async () => {
     await using database = await open();
     const { port, url = "" } = database;
