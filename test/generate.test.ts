@@ -198,6 +198,19 @@ onEachDatabase("a generated migration", (open) => {
   });
 });
 
+test("a migration comes after those that are there, also of the same second or of a clock that is ahead", () => {
+  const folder = join(scratch, "ahead");
+  mkdirSync(join(folder, "29991231235959_first"), { recursive: true });
+  for (const name of ["29991231235960_bemi", "29991231235961_bemi"]) {
+    const { stderr } = spawnSync(
+      process.execPath,
+      ["dist/src/cli/bin.js", "generate", "prisma", "--out", folder],
+      { cwd: root, encoding: "utf8" },
+    );
+    expect(stderr).toBe(`Wrote ${join(folder, name, "migration.sql")}\n`);
+  }
+});
+
 test("a migration is not written over another, nor where no folder can be", () => {
   const folder = join(scratch, "drizzle-1");
   mkdirSync(join(folder, "20260101000000_first"), { recursive: true });

@@ -16,7 +16,7 @@ export function writeMigration(
 ): string {
   try {
     if (kind === "drizzle") return writeDrizzle(folder, text, now);
-    const name = `${stampOf(now)}_bemi`;
+    const name = `${stampIn(folder, now)}_bemi`;
     return write(join(folder, kind === "prisma" ? `${name}/migration.sql` : `${name}.sql`), text);
   } catch (error) {
     if (error instanceof BemiError) throw error;
@@ -27,7 +27,13 @@ export function writeMigration(
   }
 }
 
-const stampOf = (now: Date): string => now.toISOString().replace(/\D/g, "").slice(0, 14);
+/** The time, or what follows the latest migration where that is not before it: this one stands on it. */
+function stampIn(folder: string, now: Date): string {
+  const stamp = now.toISOString().replace(/\D/g, "").slice(0, 14);
+  const names = existsSync(folder) ? readdirSync(folder) : [];
+  const latest = names.flatMap((name) => /^\d{14}(?=_)/.exec(name)?.[0] ?? []).sort().at(-1) ?? "";
+  return latest < stamp ? stamp : String(Number(latest) + 1);
+}
 
 function write(file: string, text: string): string {
   mkdirSync(join(file, ".."), { recursive: true });
@@ -44,7 +50,7 @@ interface Journal {
 // Up to 0.31 drizzle-kit has one folder and a journal, and runs what that lists; from 1.0 on a folder for each.
 function writeDrizzle(folder: string, text: string, now: Date): string {
   const hasFolders = existsSync(folder) && readdirSync(folder).some((name) => /^\d{14}_/.test(name));
-  if (hasFolders) return write(join(folder, `${stampOf(now)}_bemi/migration.sql`), text);
+  if (hasFolders) return write(join(folder, `${stampIn(folder, now)}_bemi/migration.sql`), text);
   const file = join(folder, "meta/_journal.json");
   const journal: Journal = existsSync(file)
     ? JSON.parse(readFileSync(file, "utf8")) as Journal
