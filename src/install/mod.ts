@@ -35,4 +35,5 @@ export type {
   PgliteLike,
   PgPoolLike,
   PostgresLike,
+  QueryOptions,
 } from "../database/port.ts";
