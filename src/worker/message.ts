@@ -1,4 +1,5 @@
 import type { Buffer } from "node:buffer";
+import { jsonMembers } from "../json-members.ts";
 import { commentTexts } from "./comment.ts";
 
 /** What a context trigger said of a statement. */
@@ -127,25 +128,11 @@ function jsonObject(members: readonly (readonly [key: string, value: string])[])
 }
 
 /**
- * The members of a JSON object, each value as the text that it is, for numbers must not pass through JavaScript's.
- * `undefined` where jsonb would take it for no object: other JSON, `\u0000`, half a surrogate pair.
+ * The members of a JSON object. `undefined` where jsonb would take a text for no object: other JSON, `\u0000`, half a
+ * surrogate pair.
  */
 export function objectMembers(text: string): [key: string, value: string][] | undefined {
-  if (!isJsonb(text)) return undefined;
-  const at = skipSpace(text, 0);
-  if (text[at] !== "{") return undefined;
-  const members: [string, string][] = [];
-  let position = skipSpace(text, at + 1);
-  while (text[position] !== "}") {
-    const keyEnd = skipString(text, position);
-    const key = JSON.parse(text.slice(position, keyEnd)) as string;
-    const start = skipSpace(text, skipSpace(text, keyEnd) + 1);
-    const end = skipValue(text, start);
-    members.push([key, text.slice(start, end).trim()]);
-    position = skipSpace(text, end);
-    if (text[position] === ",") position = skipSpace(text, position + 1);
-  }
-  return members;
+  return isJsonb(text) && /^\s*\{/.test(text) ? jsonMembers(text) : undefined;
 }
 
 /** Whether jsonb accepts a text. */
@@ -176,29 +163,4 @@ export function hasUnstorableEscape(text: string): boolean {
 // numeric ends at 131072 digits before the point.
 function hasHugeNumber(text: string): boolean {
   return /[eE][+-]?\d{5,}/.test(text.replace(/"(?:[^"\\]|\\.)*"/g, '""'));
-}
-
-function skipSpace(text: string, at: number): number {
-  while (at < text.length && " \t\r\n".includes(text[at] as string)) at++;
-  return at;
-}
-
-function skipString(text: string, at: number): number {
-  for (at++; text[at] !== '"'; at++) if (text[at] === "\\") at++;
-  return at + 1;
-}
-
-// The text is known to be valid, so counting brackets outside strings is enough.
-function skipValue(text: string, at: number): number {
-  let depth = 0;
-  for (; at < text.length; at++) {
-    const character = text[at] as string;
-    if (character === '"') at = skipString(text, at) - 1;
-    else if (character === "{" || character === "[") depth++;
-    else if (character === "}" || character === "]") {
-      if (depth === 0) return at;
-      depth--;
-    } else if (character === "," && depth === 0) return at;
-  }
-  return at;
 }

@@ -1,45 +1,14 @@
+import { jsonMembers } from "../../json-members.ts";
+
 /**
  * A row as the log has it: for each column the JSON text of its value, exactly as the server wrote it. Numbers never
  * pass through JavaScript's.
  */
 export type Image = ReadonlyMap<string, string>;
 
-/** Reads a JSON object as the server writes `jsonb`: each member's value stays the text that it is. */
+/** Reads an image as the server writes `jsonb`. */
 export function readImage(json: string): Image {
-  const image = new Map<string, string>();
-  for (let at = 1; json[at] === '"' || json[at] === " ";) {
-    const start = json.indexOf('"', at);
-    const colon = endOfValue(json, start);
-    const end = endOfValue(json, colon + 2);
-    image.set(JSON.parse(json.slice(start, colon)) as string, json.slice(colon + 2, end));
-    at = end + 1;
-  }
-  return image;
-}
-
-// By indexOf and not by a pattern, which would need a stack as deep as a text is long.
-function endOfValue(json: string, start: number): number {
-  let depth = 0;
-  for (let at = start; at < json.length; at++) {
-    const char = json[at];
-    if (char === '"') at = endOfString(json, at) - 1;
-    else if (char === "{" || char === "[") depth++;
-    else if (char === "}" || char === "]") depth--;
-    else if (depth > 0 || char !== "," && char !== ":") continue;
-    else return at;
-    if (depth < 0) return at;
-    if (depth === 0 && (char === '"' || char === "}" || char === "]")) return at + 1;
-  }
-  throw new Error("an object of JSON that does not end");
-}
-
-function endOfString(json: string, start: number): number {
-  for (let end = json.indexOf('"', start + 1); end > 0; end = json.indexOf('"', end + 1)) {
-    let slashes = 0;
-    while (json[end - 1 - slashes] === "\\") slashes++;
-    if (slashes % 2 === 0) return end + 1;
-  }
-  throw new Error("a string of JSON that does not end");
+  return new Map(jsonMembers(json));
 }
 
 /** An image as one JSON object. */
