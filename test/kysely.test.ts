@@ -158,6 +158,9 @@ onEachServer("kysely", (open) => {
         .orderBy("id").forUpdate().execute();
       await sql`with gone as (${wrapped.selectFrom("todos").select("id")}) insert into todos (task)
         select 'b' from (values (1)) x where not exists (select from gone)`.execute(wrapped);
+      await sql`with gone as (${
+        wrapped.deleteFrom("todos").where("task", "=", "b").returning("id")
+      }) select from gone`.execute(wrapped);
       await sql`select add_todo(${"c"})`.execute(withBemi(db, { wrap: "all" }));
       await withBemi(db, { wrap: "all" }).selectNoFrom(sql`add_todo(${"d"})`.as("e")).execute();
       await wrapped.selectNoFrom(sql`add_todo(${"e"})`.as("e")).execute();
@@ -166,7 +169,7 @@ onEachServer("kysely", (open) => {
     expect((await seen(database.port)).map(({ before, after, context }) => [
       after.task ?? before.task,
       context.user_id ?? "-",
-    ])).toEqual([["a", user], ["a", user], ["b", user], ["c", user], ["d", user], ["e", "-"]]);
+    ])).toEqual([["a", user], ["a", user], ["b", user], ["b", user], ["c", user], ["d", user], ["e", "-"]]);
     await db.destroy();
   });
 });

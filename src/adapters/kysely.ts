@@ -75,13 +75,11 @@ function commented(node: QueryNode, options: WrapOptions): QueryNode {
 }
 
 function carries(node: QueryNode, { wrap }: WrapOptions): boolean {
-  if (WRITES.includes(node.kind)) return true;
-  // What is written in SQL may be in several parts, with a query of kysely's between.
-  if (node.sqlFragments) return wrap === "all" || statementKind(node.sqlFragments.join(" ? ")).writes;
-  return node.kind === "SelectQueryNode" && (wrap === "all" || holdsWrite(node.with));
+  if (!WRITES.includes(node.kind) && node.kind !== "SelectQueryNode" && node.kind !== "RawNode") return false;
+  return wrap === "all" || holdsWrite(node.kind === "SelectQueryNode" ? node.with : node);
 }
 
-/** Whether a tree holds a query that writes, or text that does. */
+/** Whether a tree holds a query that writes, or text that does: such text may be in parts, with a query between. */
 function holdsWrite(tree: unknown): boolean {
   if (Array.isArray(tree)) return tree.some(holdsWrite);
   if (typeof tree !== "object" || tree === null) return false;
