@@ -56,6 +56,8 @@ export function jsonObject(text: string): string {
   throw new InvalidArgumentError(`Write a JSON object, such as '{"user_id": 42}'.`);
 }
 
+const TIME_HINT = "Write a time such as 2026-11-01 or '2026-11-01 12:00:00+00'.";
+
 /** A point in time as PostgreSQL reads it; checked here as far as it can be without asking. */
 export function timestamp(text: string): string {
   if (
@@ -65,14 +67,14 @@ export function timestamp(text: string): string {
     const day = new Date(`${date}T00:00:00Z`);
     if (date.length > 10 || (!Number.isNaN(day.getTime()) && day.toISOString().startsWith(date))) return text;
   }
-  throw new InvalidArgumentError("Write a time such as 2026-11-01 or '2026-11-01 12:00:00+00'.");
+  throw new InvalidArgumentError(TIME_HINT);
 }
 
 /** What looks like a time, and is none to the server: another time zone, an hour of 25. */
 export function explainTime(error: unknown): never {
   if (!/^220(?:07|08|23)$/.test(sqlstateOf(error) ?? "")) throw error;
   throw new BemiError("usage", "That is no time that PostgreSQL knows", {
-    hint: "Write a time such as 2026-11-01 or '2026-11-01 12:00:00+00'.",
+    hint: TIME_HINT,
     cause: error,
   });
 }

@@ -39,7 +39,7 @@ export function withContext<R>(
   fn: () => R,
   options: ContextOptions = {},
 ): Promise<Awaited<R>> {
-  return inScope({ provider: undefined, own: plain(context) }, fn, options);
+  return inScope({ provider: undefined, own: usableContext(context) }, fn, options);
 }
 
 /** As {@linkcode withContext}, but `provider` is called at the first write within, once. */
@@ -62,7 +62,7 @@ export function mergeContext(patch: Context): void {
   const scope = storage.getStore();
   if (!scope) return;
   resolve(scope);
-  scope.own = { ...scope.own, ...plain(patch) };
+  scope.own = { ...scope.own, ...usableContext(patch) };
   scope.revision++;
 }
 
@@ -102,14 +102,14 @@ function resolve(scope: Scope): void {
   // First, so that a provider which itself writes or reads the context does not call itself again.
   scope.provider = undefined;
   try {
-    scope.own = { ...plain(provider()), ...scope.own };
+    scope.own = { ...usableContext(provider()), ...scope.own };
   } catch (error) {
     warn("the context function threw: the request goes on without its context", error);
   }
 }
 
 /** The context itself if it is one; anything else is warned of, and is empty. */
-export function plain(context: Context): Context {
+export function usableContext(context: Context): Context {
   if (typeof context === "object" && context !== null && !Array.isArray(context)) {
     if (!("then" in context && typeof context.then === "function")) return context;
     warn("a context function must not be asynchronous: its promise was ignored");

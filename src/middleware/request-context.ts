@@ -1,4 +1,4 @@
-import { type Context, plain, withLazyContext } from "../context/scope.ts";
+import { type Context, usableContext, withLazyContext } from "../context/scope.ts";
 
 /** W3C Trace Context, version 00: ids of all zeros are invalid. */
 const TRACEPARENT = /^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/;
@@ -13,7 +13,7 @@ export function withRequestContext<R>(
   request: { readonly header: Header; readonly context: () => Context },
   handle: () => R,
 ): Promise<Awaited<R>> {
-  return withLazyContext(() => ({ ...traceOf(request.header), ...plain(request.context()) }), handle);
+  return withLazyContext(() => ({ ...traceOf(request.header), ...usableContext(request.context()) }), handle);
 }
 
 /** The trace and the request that a write belongs to, where the request names them validly. */

@@ -1,4 +1,4 @@
-import { bareContext } from "./bare-context.ts";
+import { reducedContext } from "./reduced-context.ts";
 import { inSchema } from "../install/schema.ts";
 import { changeId, changeJson, COLUMNS, copyLine, type Origin } from "./encode.ts";
 import { formatLsn, type Lsn, parseLsn } from "./decode.ts";
@@ -154,22 +154,15 @@ async function writeOne(
   change: Change,
   origin: Origin,
 ): Promise<"written" | "set aside" | "no difference"> {
-  const bare = bareContext(change.context);
-  const [row] = await tx.unsafe(
-    inSchema(
-      schema,
-      change.operation === "RECONCILE"
-        ? 'select "bemi".write_difference($1::text::uuid, $2::text) as sqlstate'
-        : `select coalesce("bemi".write_or_set_aside($1::text::uuid, $2::text, false, $3::text), '00000') as sqlstate`,
-    ),
-    [
-      changeId(change, origin),
-      changeJson(change, origin),
-      ...change.operation === "RECONCILE"
-        ? []
-        : [bare === undefined ? null : changeJson({ ...change, context: bare }, origin)],
-    ],
-  ) as { sqlstate: string | null }[];
+  const given = [changeId(change, origin), changeJson(change, origin)];
+  const reduced = reducedContext(change.context);
+  const [sql, parameters] = change.operation === "RECONCILE"
+    ? ['select "bemi".write_difference($1::text::uuid, $2::text) as sqlstate', given]
+    : [
+      `select coalesce("bemi".write_or_set_aside($1::text::uuid, $2::text, false, $3::text), '00000') as sqlstate`,
+      [...given, reduced === undefined ? null : changeJson({ ...change, context: reduced }, origin)],
+    ];
+  const [row] = await tx.unsafe(inSchema(schema, sql), parameters) as { sqlstate: string | null }[];
   if (!row || row.sqlstate === null) return "no difference";
   return row.sqlstate === "00000" ? "written" : "set aside";
 }

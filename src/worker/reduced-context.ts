@@ -4,7 +4,7 @@ import { objectMembers } from "./message.ts";
  * A context without what the application said, and marked so: for a database whose encoding lacks a character that it
  * escaped, as `\u00e9` in SQL_ASCII, to which it is no JSON. `undefined` where it holds no such escape.
  */
-export function bareContext(context: string): string | undefined {
+export function reducedContext(context: string): string | undefined {
   if (!ESCAPE.test(context)) return undefined;
   const members = objectMembers(context)?.filter(([key, value]) => KEPT.includes(key) && !ESCAPE.test(value));
   return members &&
