@@ -168,6 +168,91 @@ onEachServer("values in the log", (open) => {
     ).toEqual([]);
   });
 
+  test("of which the text alone changed are no change, as to_jsonb has it", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await install(db);
+    await createSlot(db);
+    await port.execute(`
+      create type weighed as (j json, n numeric);
+      create table vs (id int primary key, j json, n numeric, f float8, js json[], w weighed, t text);
+      create table expected (id int, is_same boolean)`);
+    await track(db, "vs", { capture: "wal" });
+    const json = fc.constantFrom(
+      ...[null, "null", " null\n", "1", "1.0", "1e0", "10E-1", "-0.0", "0", "0e5", "12345678901234567890"],
+      ...[
+        "12345678901234567891",
+        "12345678901234567890.0",
+        '"1"',
+        '"n1"',
+        '"a"',
+        '"\\u0061"',
+        '{"a": 1, "b": 2}',
+      ],
+      ...[
+        '{"b":2.0,"a":1}',
+        '{"a": 3, "a": 1, "b": 2}',
+        '{"a": 1, "b": [2, "1e0"]}',
+        '{"a":1,"b":[2.00,"1e0"]}',
+      ],
+    );
+    const number = fc.constantFrom(
+      null,
+      "1",
+      "1.0",
+      "1.00",
+      "-0",
+      "0.000",
+      "NaN",
+      "1e20",
+      "100000000000000000000",
+    );
+    const row = fc.record({
+      j: json,
+      n: number,
+      f: number,
+      js: fc.array(json, { maxLength: 2 }),
+      wj: json,
+      wn: number,
+      t: fc.constantFrom(null, "1", "1.0", "null"),
+    });
+    const pairs = fc.sample(
+      // Mostly two rows that differ in one column.
+      fc.tuple(row, fc.record({ of: fc.constantFrom("j", "n", "f", "js", "wj", "wn", "t"), row })).map(
+        ([one, { of, row: other }]) => [one, { ...one, [of]: other[of as keyof typeof other] }] as const,
+      ),
+      { numRuns: 1000, seed: 11 },
+    );
+    const columns = `j, n, f, js, w, t) = (select $2::json, $3::text::numeric, $4::text::float8,
+      array(select e #>> '{}' from jsonb_array_elements($5::text::jsonb) with ordinality as x (e, i) order by i)::json[],
+      row($6::json, $7::text::numeric)::weighed, $8`;
+    await port.transaction(async (tx) => {
+      for (const [i, pair] of pairs.entries()) {
+        const id = String(i);
+        await tx.query("insert into vs values ($1::text::int)", [id]);
+        for (const { j, n, f, js, wj, wn, t } of pair) {
+          await tx.query(
+            `with former as (select to_jsonb(vs.*) as image from vs where id = $1::text::int),
+              latter as (update vs set (${columns}) where id = $1::text::int returning to_jsonb(vs.*) as image)
+            insert into expected select $1::text::int, f.image = l.image from former f, latter l`,
+            [id, j, n, f, JSON.stringify(js), wj, wn, t],
+          );
+        }
+      }
+    });
+    await runWorker({ source: database.url, once: true }).finished;
+    const wrong = await port.query<{ id: number }>(`
+      select e.id, e.changed, count(c.id)::int as found
+      from (select id, count(*) filter (where not is_same) as changed from expected group by id) e
+        left join ${BEMI}.changes c on c."table" = 'vs' and c.primary_key = e.id::text and c.operation = 'UPDATE'
+      group by e.id, e.changed having count(c.id) <> e.changed`);
+    expect(wrong.map(({ id, ...counts }) => ({ ...counts, pair: pairs[Number(id)] }))).toEqual([]);
+    const [counts] = await port.query<{ same: number }>(
+      "select count(*) filter (where is_same)::int as same from expected",
+    );
+    expect(counts?.same).toBeGreaterThan(100);
+  });
+
   test.each(["poll", "stream"] as const)(
     "that are not of the type that is known are set aside, the others go on, and a retry keeps their text (%s)",
     async (mode) => {

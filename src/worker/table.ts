@@ -155,22 +155,46 @@ function holdsJson(type: ValueType): boolean {
   return type.kind === "json";
 }
 
-// As jsonb compares: 1.0 equals 1.00, and blanks in a json count for nothing.
+// Of values whose texts differ, as jsonb compares what to_jsonb makes of both: 1.0 equals 1.00, blanks in a json count for
+// nothing, and its null is SQL's.
 function isEqualValue(a: string | null, b: string | null, type: ValueType): boolean {
-  if (a === null || b === null) return a === b;
-  if (type.kind === "number" || type.kind === "float") {
-    return trimmed(plainNumber(a)) === trimmed(plainNumber(b));
-  }
-  if (type.kind !== "json") return false;
+  if (!hasVariousTexts(type)) return false;
+  if (a === null || b === null) return type.kind === "json" && (a ?? b)?.trim() === "null";
+  if (type.kind === "number" || type.kind === "float") return comparableNumber(a) === comparableNumber(b);
+  const [one, other] = [tryToJson(a, type), tryToJson(b, type)];
   try {
-    return canonical(JSON.parse(a)) === canonical(JSON.parse(b)) && !/\d{16}|[eE]/.test(a + b);
+    return one !== undefined && other !== undefined && comparable(one) === comparable(other);
   } catch {
+    // Nested too deeply, or numbers that are too long.
     return false;
   }
 }
 
-function trimmed(number: string): string {
-  return number.includes(".") ? number.replace(/\.?0+$/, "") : number;
+/** Whether one value can have several texts. */
+function hasVariousTexts(type: ValueType): boolean {
+  if (type.kind === "array") return hasVariousTexts(type.element);
+  if (type.kind === "composite") return type.fields.some((field) => hasVariousTexts(field.type));
+  return type.kind === "number" || type.kind === "float" || type.kind === "json";
+}
+
+function comparableNumber(text: string): string {
+  const plain = plainNumber(text);
+  const trimmed = plain.includes(".") ? plain.replace(/\.?0+$/, "") : plain;
+  return trimmed === "-0" ? "0" : trimmed;
+}
+
+/** Numbers become strings of another kind than strings, for JavaScript would round them. */
+function comparable(json: string): string {
+  const exact = json.replace(
+    /"(?:[^"\\]|\\.)*"|-?\d[\d.]*(?:[eE][-+]?\d+)?/g,
+    (token) =>
+      token.startsWith('"') ? `"s${token.slice(1)}` : `"n${comparableNumber(withSignedExponent(token))}"`,
+  );
+  return canonical(JSON.parse(exact));
+}
+
+function withSignedExponent(number: string): string {
+  return number.replace(/[eE](?=\d)/, "e+").replace("E", "e");
 }
 
 function canonical(value: unknown): string {

@@ -173,7 +173,7 @@ function normalise(name: LaneName, rows: readonly Row[], circumstances: Circumst
     return row.operation !== "UPDATE" || without(row.before, ignored) !== without(row.after, ignored);
   });
   const comparable =
-    (circumstances.version < 18 ? own.map((row) => withoutGenerated(row, circumstances)) : own)
+    (circumstances.version < 18 ? own.flatMap((row) => withoutGenerated(row, circumstances)) : own)
       .map((row) => ({ ...row, context: row.context && comparableContext(row, circumstances) }));
   // What is renamed counts from there on in the WAL, and not from the commit.
   return circumstances.isOverlapping
@@ -219,10 +219,13 @@ function merged(rows: readonly Row[]): Row[] {
   return result;
 }
 
-function withoutGenerated(row: Row, { generated }: Circumstances): Row {
+function withoutGenerated(row: Row, { generated }: Circumstances): Row[] {
   const strip = (json: string): string => {
     const members = objectMembers(json)?.filter(([key]) => !generated.has(`${row.table}.${key}`)) ?? [];
     return `{${members.map(([key, value]) => `${JSON.stringify(key)}: ${value}`).join(", ")}}`;
   };
-  return { ...row, before: strip(row.before), after: strip(row.after) };
+  const { before, after } = { before: strip(row.before), after: strip(row.after) };
+  // Nothing else has changed, as when an inheritance parent's UPDATE sets what is generated in the child.
+  if (row.operation === "UPDATE" && before === after && row.before !== row.after) return [];
+  return [{ ...row, before, after }];
 }
