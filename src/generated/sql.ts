@@ -988,10 +988,8 @@ begin
     left join "bemi".tracked_tables parent on parent.relation = i.inhparent
     where c.oid = v_relation
     on conflict do nothing;
-    if not "bemi".is_blank(v_relation) then
-      perform "bemi".add_break(t.root, 'a partition was attached with its rows')
-      from "bemi".tracked_tables t where t.relation = v_relation and t.root <> v_relation;
-    end if;
+    perform "bemi".add_break(t.root, 'a partition was attached with its rows')
+    from "bemi".tracked_tables t where t.relation = v_relation and t.root <> v_relation and not "bemi".is_blank(v_relation);
     update "bemi".tracked_tables t
     set masked_numbers = coalesce((select array_agg(a.attnum) from pg_attribute a
       where a.attrelid = t.relation and a.attname = any (t.masked) and a.attnum > 0), '{}')
@@ -1006,7 +1004,9 @@ begin
     -- One table that cannot be tracked must not keep the others from it.
     begin
       if "bemi".attach(v_relation) then
+        -- With its version noted.
         return next v_relation;
+        continue;
       end if;
     exception when object_not_in_prerequisite_state or feature_not_supported or insufficient_privilege
       or lock_not_available or deadlock_detected then
