@@ -548,6 +548,10 @@ const WORKLOAD: readonly string[] = [
   "update parts_2 set v = 'leaf' where id = 3",
   "delete from parts_2 where id = 1",
   "truncate parts_1",
+  "truncate parts_2; truncate parts_3",
+  "truncate parts_3_1, parts_1",
+  "truncate parts_1; truncate parts",
+  "truncate parts_3, parts, parts_1",
   "insert into audited values (1, 'x'), (2, 'y')",
   "update audited set v = v || '!'",
   "insert into keyless values (1, 'a'), (1, 'a')",
@@ -564,6 +568,8 @@ const TABLES = `${TODOS}
   create table parts_1 partition of parts for values in (1);
   create table parts_2 (v text, k int not null, id int not null, primary key (id, k));
   alter table parts attach partition parts_2 for values in (2);
+  create table parts_3 partition of parts for values in (3) partition by list (id);
+  create table parts_3_1 partition of parts_3 default;
   create table audited (id int primary key, v text);
   create function touch() returns trigger language plpgsql as $$ begin
     if pg_trigger_depth() = 1 then update audited set v = v || '+' where id = new.id; end if; return null; end $$;

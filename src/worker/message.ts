@@ -6,8 +6,8 @@ import { commentTexts } from "./comment.ts";
 export interface ContextMessage {
   /** The root of the table that the statement names, or that table itself. */
   readonly root: number;
-  /** Whether the statement names a partition. */
-  readonly isLeaf: boolean;
+  /** The table whose trigger spoke: another than the root where the statement writes to a partition by its name. */
+  readonly leaf: number;
   readonly operation: "INSERT" | "UPDATE" | "DELETE" | "TRUNCATE" | "SNAPSHOT" | "RECONCILE";
   /** The whole context as it is stored, a JSON object. */
   readonly context: string;
@@ -45,7 +45,7 @@ export function parseMessage(content: Buffer): ContextMessage | undefined {
   }`;
   return {
     root: Number(root ?? leaf),
-    isLeaf: (root ?? leaf) !== leaf,
+    leaf: Number(leaf),
     operation: operation as ContextMessage["operation"],
     context: storedContext({ db, statement, context, claims, client }),
     seal,

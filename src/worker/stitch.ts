@@ -61,6 +61,14 @@ interface HalfMove {
   readonly context: string;
 }
 
+/** What a TRUNCATE said of a partition. */
+interface TruncatedPartition {
+  readonly root: number;
+  readonly leaf: number;
+  readonly position: Lsn;
+  readonly context: string;
+}
+
 /** What a row gets that no message of its transaction covers: triggers were off, or it was not tracked yet. */
 export const UNATTRIBUTED = '{"db": {"context_error": "no message"}}';
 
@@ -76,7 +84,7 @@ export function stitcher(catalog: Catalog): Stitcher {
   let bare: string | undefined;
   const messages = new Map<number, Attributed[]>();
   const moves = new Map<number, HalfMove[]>();
-  const truncated = new Map<number, { position: Lsn; context: string }>();
+  let truncated: TruncatedPartition[] = [];
 
   const tableAt = (oid: number, lsn: Lsn): Table | undefined => {
     const table = tables.get(oid);
@@ -114,7 +122,7 @@ export function stitcher(catalog: Catalog): Stitcher {
     bare = undefined;
     messages.clear();
     moves.clear();
-    truncated.clear();
+    truncated = [];
   };
 
   /** The latest message that covers a row of this table by one of these operations. */
@@ -161,13 +169,25 @@ export function stitcher(catalog: Catalog): Stitcher {
     return { ...made, isUnstorable: true, unreadable };
   };
 
+  // Of each statement's partitions those that no other of it stands above.
   const flushTruncates = (emit: (change: Change) => void): void => {
-    if (truncated.size === 0) return;
-    for (const [oid, { position, context }] of truncated) {
-      const table = unknownTable(oid, catalog, position) ?? tableAt(oid, position);
-      if (table) emit(change(table, "TRUNCATE", position, index++, context, undefined, undefined));
+    if (truncated.length === 0) return;
+    for (const own of byStatement(truncated)) {
+      for (const { root, leaf, position, context } of own) {
+        const above = catalog.table(leaf, position)?.ancestors ?? [];
+        if (own.some((other) => above.includes(other.leaf))) continue;
+        const table = unknownTable(root, catalog, position) ?? tableAt(root, position);
+        if (table) emit(change(table, "TRUNCATE", position, index++, context, undefined, undefined));
+      }
     }
-    truncated.clear();
+    truncated = [];
+  };
+
+  /** Partitions go with a root that the same statement names. */
+  const withdrawTruncates = (roots: readonly number[]): void => {
+    const statements = byStatement(truncated);
+    const last = statements.pop() ?? [];
+    truncated = [...statements.flat(), ...last.filter(({ root }) => !roots.includes(root))];
   };
 
   const push = (message: PgoutputMessage, lsn: Lsn, emit: (change: Change) => void): void => {
@@ -181,17 +201,19 @@ export function stitcher(catalog: Catalog): Stitcher {
         if (!message.isTransactional || message.prefix !== "_bemi" || !transaction) return;
         const parsed = parseMessage(message.content);
         if (!parsed) {
+          flushTruncates(emit);
           if (catalog.acceptsBareContexts) bare = parseBareContext(message.content) ?? bare;
           return takeSnapshot(message.content, lsn, emit);
         }
         if (isForged(parsed, lsn)) return;
-        const { root, operation, context } = parsed;
+        const { root, leaf, operation, context } = parsed;
         const own = (messages.get(root) ?? []).filter((known) => known.operation !== operation);
         messages.set(root, [...own, { operation, context, order: order++ }]);
         // PostgreSQL does not publish the TRUNCATE of a single partition; the message tells of it.
-        if (operation === "TRUNCATE" && parsed.isLeaf) {
+        if (operation === "TRUNCATE" && leaf !== root) {
           // Ends with the database's own facts. Of the table's other rows it says nothing.
-          truncated.set(root, { position: lsn, context: context.replace(/\}\}$/, ', "partition": true}}') });
+          const marked = context.replace(/\}\}$/, ', "partition": true}}');
+          truncated.push({ root, leaf, position: lsn, context: marked });
         }
         return;
       }
@@ -243,8 +265,9 @@ export function stitcher(catalog: Catalog): Stitcher {
         return;
       }
       case "truncate":
+        withdrawTruncates(message.relations);
+        flushTruncates(emit);
         for (const oid of message.relations) {
-          truncated.delete(oid);
           const table = tableAt(oid, lsn);
           if (!table) continue;
           const context = latest(table, ["TRUNCATE"])?.context ?? UNATTRIBUTED;
@@ -270,4 +293,15 @@ export function stitcher(catalog: Catalog): Stitcher {
     for (const [oid, { relation }] of tables) tables.set(oid, new Table(relation, catalog, 0n));
   };
   return { push, refresh };
+}
+
+/** A statement speaks once of each partition, in one context. */
+function byStatement(truncated: readonly TruncatedPartition[]): TruncatedPartition[][] {
+  const statements: TruncatedPartition[][] = [];
+  for (const one of truncated) {
+    const own = statements.at(-1);
+    if (own?.[0]?.context === one.context && !own.some(({ leaf }) => leaf === one.leaf)) own.push(one);
+    else statements.push([one]);
+  }
+  return statements;
 }
