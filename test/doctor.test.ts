@@ -355,6 +355,22 @@ onEachDatabase("doctor", (open, server) => {
     expect(await doctor(database.db)).toEqual(first);
   });
 
+  test("names the schema in each command that mends what is wrong in another than the usual one", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    const schema = "Au dit";
+    await install(db, { schema });
+    await port.execute(
+      `insert into "Au dit".gaps (source_id, from_lsn, to_source_id, to_lsn, reason)
+      select s, '0/1', s, '0/2', 'a test' from "Au dit".register_source('1', 1, 'other', 'wal') s`,
+    );
+    const repairs = (await doctor(db, { schema })).map(({ repair }) => repair).filter((repair) =>
+      repair.startsWith("bemi ")
+    );
+    expect(repairs).toContain("bemi reconcile --schema 'Au dit'");
+    for (const repair of repairs) expect(repair).toMatch(/^bemi [a-z -]+ --schema 'Au dit'/);
+  });
+
   test("keeps its other questions for a schema of its own version", async () => {
     await using database = await open();
     const { db, port } = database;

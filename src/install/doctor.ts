@@ -3,7 +3,7 @@ import type { DatabaseLike } from "../database/port.ts";
 import { questions } from "../generated/sql.ts";
 import { DEFAULT_SCHEMA } from "../identifiers.ts";
 import { SCHEMA_VERSION, type SchemaOptions } from "./install.ts";
-import { inSchema, installedVersion, schemaMissing } from "./schema.ts";
+import { inSchema, installedVersion, schemaFlag, schemaMissing } from "./schema.ts";
 
 /** One way in which tracking is off or wrong, or could come to be. */
 export interface Finding {
@@ -19,10 +19,20 @@ export interface Finding {
   readonly repair: string;
 }
 
-/** Looks for every way in which tracking is silently off or wrong, worst first. Changes nothing. */
+/**
+ * Looks for every way in which tracking is silently off or wrong, worst first. Changes nothing.
+ *
+ * @throws {BemiError} `schema_missing`
+ * @example
+ * ```ts
+ * import postgres from "postgres";
+ * import { doctor } from "@bemi/core/install";
+ * for (const { severity, problem, repair } of await doctor(postgres())) console.log(severity, problem, repair);
+ * ```
+ */
 export async function doctor(db: DatabaseLike, options: SchemaOptions = {}): Promise<Finding[]> {
   const schema = options.schema ?? DEFAULT_SCHEMA;
-  const suffix = schema === DEFAULT_SCHEMA ? "" : ` --schema "${schema}"`;
+  const flag = schemaFlag(schema);
   return await connect(db).transaction(async (tx) => {
     await tx.execute("set transaction read only; set local search_path = pg_catalog, pg_temp");
     const found = versionFinding(await installedVersion(tx, schema), schema);
@@ -34,10 +44,7 @@ export async function doctor(db: DatabaseLike, options: SchemaOptions = {}): Pro
       .sort((a, b) => SEVERITIES.indexOf(a.severity) - SEVERITIES.indexOf(b.severity))
       .map((finding) => ({
         ...finding,
-        repair: finding.repair.replace(
-          /^bemi (?:init|migrate|worker|generate \w+)/,
-          (command) => command + suffix,
-        ),
+        repair: finding.repair.replace(/^bemi (?:generate )?[a-z-]+/, (command) => command + flag),
       }));
   });
 }

@@ -31,8 +31,12 @@ export async function requireInstalled(db: Database, schema: string): Promise<nu
 }
 
 export function schemaMissing(schema: string): BemiError {
-  const option = schema === DEFAULT_SCHEMA ? "" : ` --schema '${schema}'`;
   return new BemiError("schema_missing", `Bemi is not installed in the schema "${schema}" of this database`, {
-    hint: `Run: bemi init${option} (or call install() of @bemi/core/install)`,
+    hint: `Run: bemi init${schemaFlag(schema)} (or call install() of @bemi/core/install)`,
   });
+}
+
+/** What a command of `bemi` needs besides, to be about this schema. */
+export function schemaFlag(schema: string): string {
+  return schema === DEFAULT_SCHEMA ? "" : ` --schema '${schema}'`;
 }
