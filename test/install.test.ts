@@ -1,6 +1,8 @@
+import pg from "pg";
 import { expect, test } from "vitest";
+import { connect } from "../src/database/connect.ts";
 import { install, SCHEMA_VERSION, status, track, trackAll, uninstall } from "../src/install/mod.ts";
-import { onEachDatabase } from "./support/databases.ts";
+import { onEachDatabase, onEachServer } from "./support/databases.ts";
 import { fingerprint } from "./support/fingerprint.ts";
 import { seen, story, TODOS } from "./support/todos.ts";
 
@@ -153,5 +155,19 @@ onEachDatabase("install", (open, server) => {
       { action: "dropped", partition: "changes_p202001" },
       { action: "dropped", partition: "changes_p202002" },
     ]);
+  });
+});
+
+onEachServer("a transaction over pg's Client", (open) => {
+  test("ends with what went wrong, also where the connection went with it", async () => {
+    await using database = await open();
+    const client = new pg.Client({ connectionString: database.url });
+    client.on("error", () => {});
+    await client.connect();
+    const lost = connect(client).transaction((tx) =>
+      tx.query("select pg_terminate_backend(pg_backend_pid())")
+    );
+    await expect(lost).rejects.toMatchObject({ code: "57P01" });
+    await client.end().catch(() => {});
   });
 });

@@ -123,7 +123,8 @@ function fromClient(client: PgClientLike): Database {
         await client.query("commit");
         return result;
       } catch (error) {
-        await client.query("rollback");
+        // Where the connection is gone that fails too, and says less.
+        await client.query("rollback").catch(() => {});
         throw error;
       }
     },
