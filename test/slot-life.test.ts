@@ -95,6 +95,27 @@ onEachServer("a slot that is gone", (open) => {
     );
   });
 
+  test("is not one whose name was misspelt: nothing is lost, and no gap is recommended", async () => {
+    await using database = await open();
+    const { db: sql, url } = database;
+    await todos(sql);
+    await catchUp(url);
+    const [own] = await sql.unsafe(`select ${BEMI}.slot_name() as name`);
+    const { status, stderr } = cli(url, "--slot", "bemi_misspelt");
+    expect(stderr).toMatch(
+      new RegExp(`There is no replication slot "bemi_misspelt"\\n {2}.*pass --slot ${String(own?.name)}\\.`),
+    );
+    expect([status, stderr]).toEqual([1, expect.not.stringContaining("--recreate-slot")]);
+    expect(cli(url, "--slot", "No Name")).toMatchObject({
+      status: 2,
+      stderr: expect.stringMatching(/name of the slot cannot be used\n {2}Write 1 to 63/),
+    });
+    expect(await gaps(sql)).toEqual([]);
+    // Once the other is gone as well, it is a loss.
+    await sql.unsafe(`select pg_drop_replication_slot(${BEMI}.slot_name())`);
+    expect(cli(url, "--slot", "bemi_other")).toMatchObject({ status: 5 });
+  });
+
   test("ends a worker that streams, at once and for good", async () => {
     await using database = await open();
     const { db: sql, url } = database;

@@ -66,6 +66,7 @@ export async function openCheckpoint(options: CheckpointOptions): Promise<Place>
 }
 
 interface KnownCheckpoint {
+  readonly slot: string;
   readonly end_lsn: string;
   readonly timeline: number;
   readonly is_own: boolean;
@@ -78,7 +79,7 @@ async function findCheckpoint(
   const [row] = await db.query<KnownCheckpoint>(
     inSchema(
       schema,
-      `select end_lsn::text, timeline, is_own, is_same_system
+      `select slot, end_lsn::text, timeline, is_own, is_same_system
       from "bemi".find_checkpoint($1::text, $2::text::integer, $3::text) where source_id is not null`,
     ),
     identity(source),
@@ -102,6 +103,11 @@ async function restoreSlot(
         hint: "Run: bemi init --capture wal",
       });
     }
+    if (found.kind === "missing" && known && await isUsable(source, known.slot)) {
+      throw new BemiError("wal_unavailable", `There is no replication slot "${source.slot}"`, {
+        hint: `The log is filled from the slot "${known.slot}": pass --slot ${known.slot}.`,
+      });
+    }
     if (found.kind !== "usable") throw slotLost(source, found);
   }
   if (await recreateSlot(source, isServerReset)) log({ kind: "slot-created", slot: source.slot });
@@ -110,6 +116,11 @@ async function restoreSlot(
     reason: found.kind === "invalidated" ? `the slot was invalidated (${found.why})` : "the slot was gone",
     isServerReset,
   };
+}
+
+/** Whether a slot of another name is there to be read: then nothing is lost, and the name was wrong. */
+async function isUsable(source: Source, slot: string): Promise<boolean> {
+  return slot !== source.slot && (await findSlot({ ...source, slot })).kind === "usable";
 }
 
 function serverReset(flushed: Lsn, known: KnownCheckpoint): BemiError {

@@ -5,7 +5,7 @@ import { BemiError } from "../errors.ts";
 import { DEFAULT_SCHEMA } from "../identifiers.ts";
 import { inSchema, requireInstalled } from "../install/schema.ts";
 import { makeSlot } from "./make-slot.ts";
-import { requireLogical } from "./source.ts";
+import { requireLogical, slotName } from "./source.ts";
 
 /** Options of {@linkcode createSlot}. */
 export interface SlotOptions {
@@ -31,7 +31,18 @@ export interface SlotOptions {
  * Makes the publication and the replication slot, where they are missing. From then on the server keeps the WAL until
  * the worker has read it: set `max_slot_wal_keep_size`, so that a worker that is down cannot fill the disk.
  *
- * @throws {BemiError} `schema_missing`, `wal_unavailable`, `lock_timeout` where transactions stay open that it has to wait for
+ * @throws {BemiError} `schema_missing`, `wal_unavailable`, `usage` where the slot cannot be called so, `lock_timeout` where
+ * transactions stay open that it has to wait for
+ * @example
+ * ```ts
+ * import postgres from "postgres";
+ * import { install, trackAll } from "@bemi/core/install";
+ * import { createSlot } from "@bemi/core/worker";
+ * const sql = postgres();
+ * await install(sql);
+ * await createSlot(sql);
+ * await trackAll(sql, { capture: "wal" });
+ * ```
  */
 export async function createSlot(
   db: DatabaseLike,
@@ -45,12 +56,7 @@ export async function createSlot(
     `select current_setting('wal_level') as wal_level, version() as version, "bemi".slot_name() as slot`,
   ));
   requireLogical(facts?.wal_level, facts?.version);
-  const slot = options.slot ?? facts?.slot ?? "";
-  if (!/^[a-z0-9_]{1,63}$/.test(slot)) {
-    throw new BemiError("usage", "The name of the slot cannot be used", {
-      hint: "Choose 1 to 63 lower-case letters, digits and underscores.",
-    });
-  }
+  const slot = slotName(options.slot ?? facts?.slot);
   try {
     // Before the slot: decoding meets the publication as it was at the time.
     await database.query(inSchema(schema, 'select "bemi".ensure_publication()'));

@@ -24,7 +24,7 @@ export interface Source {
 /**
  * Checks what decoding needs, one thing after the other, each with its remedy.
  *
- * @throws {BemiError} `schema_missing`, `wal_unavailable`
+ * @throws {BemiError} `schema_missing`, `wal_unavailable`, `usage`
  */
 export async function openSource(sql: WorkerSql, schema: string, slot: string | undefined): Promise<Source> {
   const db = connect(sql as unknown as PostgresLike);
@@ -43,13 +43,25 @@ export async function openSource(sql: WorkerSql, schema: string, slot: string | 
   return {
     db,
     schema,
-    slot: slot ?? facts.slot ?? "",
+    slot: slotName(slot ?? facts.slot),
     publication: facts.publication ?? "",
     publicationOid: BigInt(facts.publication_oid ?? 0),
     systemIdentifier: facts.system_identifier ?? "",
     timeline: Number(facts.timeline),
     database: facts.database ?? "",
   };
+}
+
+/**
+ * What PostgreSQL takes for the name of a slot.
+ *
+ * @throws {BemiError} `usage`
+ */
+export function slotName(name = ""): string {
+  if (/^[a-z0-9_]{1,63}$/.test(name)) return name;
+  throw new BemiError("usage", "The name of the slot cannot be used", {
+    hint: "Write 1 to 63 lower-case letters, digits and underscores.",
+  });
 }
 
 export function requireLogical(level: string | undefined, version: string | undefined): void {
@@ -86,7 +98,8 @@ export async function advance(source: Source, to: Lsn): Promise<void> {
       formatLsn(to),
     ]);
   } catch (error) {
-    if (sqlstateOf(error) !== SQLSTATE.objectNotInPrerequisiteState && sqlstateOf(error) !== "22023") {
+    const state = sqlstateOf(error);
+    if (state !== SQLSTATE.objectNotInPrerequisiteState && state !== SQLSTATE.invalidParameterValue) {
       throw error;
     }
     const { confirmed } = await slotState(source);
