@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -22,12 +22,26 @@ function blocks(language: string): string[] {
     .filter(([, name]) => name === language).map(([, , code = ""]) => code);
 }
 
+/** The examples in the docstrings of a source file. */
+function examples(file: string): string[] {
+  const comments = readFileSync(join(root, "src", file), "utf8").match(/\/\*\*[^]*?\*\//g) ?? [];
+  return comments.flatMap((comment) =>
+    [...comment.replace(/^ \* ?/gm, "").matchAll(/^```ts\n([^]*?)^```/gm)].map(([, code = ""]) => code)
+  );
+}
+
 // Within the checkout, so that `@bemi/core` is this package, as it is built.
 let folder: string;
 beforeAll(() => {
   mkdirSync(join(root, "dist/readme"), { recursive: true });
   folder = mkdtempSync(join(root, "dist/readme/"));
   blocks("ts").forEach((code, n) => writeFileSync(join(folder, `block-${n}.ts`), code));
+  for (const file of readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" })) {
+    if (!file.endsWith(".ts")) continue;
+    examples(file).forEach((code, n) =>
+      writeFileSync(join(folder, `example-${file.replace(/[^\w]/g, "-")}-${n}.ts`), code)
+    );
+  }
   writeFileSync(
     join(folder, "deno.d.ts"),
     "declare namespace Deno { function serve(handler: (request: Request) => Response | Promise<Response>): void }",
@@ -50,11 +64,44 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-test("every block of TypeScript in the README type-checks against the package as it is built", () => {
+test("every block of TypeScript in the README, and every example of a docstring, type-checks against what is built", () => {
+  expect(readdirSync(folder).filter((name) => name.startsWith("example-")).length).toBeGreaterThan(40);
   const { stdout, status } = spawnSync("npx", ["tsc", "-p", folder], { cwd: root, encoding: "utf8" });
   expect(stdout).toBe("");
   expect(status).toBe(0);
 });
+
+// What gives another's result as text is seen in that one's.
+test("every public function has an example", () => {
+  const { exports } = JSON.parse(readFileSync(join(root, "deno.json"), "utf8")) as {
+    exports: Readonly<Record<string, string>>;
+  };
+  const entries = Object.entries(exports).filter(([subpath]) => subpath !== "./cli").map(([, file]) => file);
+  const { stdout, status } = spawnSync((tool as (name: string) => string)("deno"), [
+    "doc",
+    "--json",
+    "--quiet",
+    ...entries,
+  ], { cwd: root, encoding: "utf8", maxBuffer: 2 ** 28 });
+  expect(status).toBe(0);
+  const { nodes } = JSON.parse(stdout) as { nodes: Readonly<Record<string, { symbols: Symbols[] }>> };
+  const functions = Object.values(nodes).flatMap(({ symbols }) => symbols)
+    .filter(({ declarations }) => declarations.some(({ kind }) => kind === "function"));
+  expect(functions.length).toBeGreaterThan(40);
+  const bare = functions.filter(({ declarations }) =>
+    !declarations.some(({ jsDoc }) => jsDoc?.tags?.some(({ kind }) => kind === "example"))
+  );
+  expect(bare.map(({ name }) => name).filter((name) => !/(?:Json|Script)$/.test(name))).toEqual([]);
+});
+
+/** What of Deno's documentation is read. */
+interface Symbols {
+  readonly name: string;
+  readonly declarations: readonly {
+    readonly kind: string;
+    readonly jsDoc?: { readonly tags?: readonly { readonly kind: string }[] };
+  }[];
+}
 
 /** Runs the lines of a shell block, with psql's work done by the driver, for a machine may have no psql. */
 async function shell(code: string, database: TestDatabase, env: Record<string, string>): Promise<string> {

@@ -51,13 +51,32 @@ export function withLazyContext<R>(
   return inScope({ provider, own: {} }, fn, options);
 }
 
-/** The context in force here, merged from all scopes around, or `undefined` outside one. */
+/**
+ * The context in force here, merged from all scopes around, or `undefined` outside one.
+ *
+ * @example
+ * ```ts
+ * import { currentContext, withContext } from "@bemi/core";
+ * await withContext({ user_id: 42 }, () => console.log(currentContext())); // { user_id: 42 }
+ * ```
+ */
 export function currentContext(): Context | undefined {
   const scope = storage.getStore();
   return scope && merged(scope);
 }
 
-/** Adds to the context of the innermost scope, for all that follows in it; does nothing outside one. */
+/**
+ * Adds to the context of the innermost scope, for all that follows in it; does nothing outside one.
+ *
+ * @example
+ * ```ts
+ * import { mergeContext, withContext } from "@bemi/core";
+ * await withContext({ job: "nightly" }, () => {
+ *   mergeContext({ step: "import" });
+ *   // every write from here on carries both
+ * });
+ * ```
+ */
 export function mergeContext(patch: Context): void {
   const scope = storage.getStore();
   if (!scope) return;

@@ -9,7 +9,15 @@ const print: WarningHandler = (message, cause) => {
 
 let handler: WarningHandler = print;
 
-/** Sends warnings elsewhere; without an argument, back to the console. */
+/**
+ * Sends warnings elsewhere; without an argument, back to the console.
+ *
+ * @example
+ * ```ts
+ * import { onWarning } from "@bemi/core";
+ * onWarning((message, cause) => console.error(message, cause));
+ * ```
+ */
 export function onWarning(replacement: WarningHandler = print): void {
   handler = replacement;
 }

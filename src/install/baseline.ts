@@ -25,6 +25,14 @@ export interface BaselineOptions extends SchemaOptions {
  *
  * @returns the rows recorded by this call
  * @throws {BemiError} `table_missing`, `not_trackable` where it is not tracked, `privilege_missing`, `schema_missing`
+ * @example
+ * ```ts
+ * import postgres from "postgres";
+ * import { baseline, track } from "@bemi/core/install";
+ * const sql = postgres();
+ * await track(sql, "todos");
+ * await baseline(sql, "todos", { onProgress: (rows) => console.log(`${rows} rows`) });
+ * ```
  */
 export async function baseline(
   db: DatabaseLike,

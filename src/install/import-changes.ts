@@ -23,6 +23,13 @@ export interface ImportResult {
  *
  * @param table as in SQL
  * @throws {BemiError} `table_missing`, `usage` where it is no log of Bemi's, `schema_missing`
+ * @example
+ * ```ts
+ * import postgres from "postgres";
+ * import { importChanges } from "@bemi/core/install";
+ * const { imported, known } = await importChanges(postgres());
+ * console.log(`${imported} changes, and ${known} that were in the log already`);
+ * ```
  */
 export async function importChanges(
   db: DatabaseLike,

@@ -31,6 +31,15 @@ export const SCHEMA_VERSION: number = migrations.length;
  * once, one waits for the other.
  *
  * @throws {BemiError} `schema_incompatible`, `privilege_missing`, `invalid_name`
+ * @example
+ * ```ts
+ * import postgres from "postgres";
+ * import { install, track } from "@bemi/core/install";
+ * const sql = postgres(); // as the owner of the tables
+ * const { from, to } = await install(sql);
+ * if (from < to) console.log(`from version ${from} to ${to}`);
+ * await track(sql, "todos");
+ * ```
  */
 export async function install(
   db: DatabaseLike,

@@ -16,6 +16,12 @@ export interface MaintenanceStep {
  * Makes the log's partitions ahead, empties the default one, and drops what is past the retention.
  *
  * @throws {BemiError} `schema_missing`
+ * @example
+ * ```ts
+ * import postgres from "postgres";
+ * import { maintain } from "@bemi/core/install";
+ * for (const { action, partition } of await maintain(postgres())) console.log(action, partition);
+ * ```
  */
 export async function maintain(db: DatabaseLike, options: SchemaOptions = {}): Promise<MaintenanceStep[]> {
   const schema = options.schema ?? DEFAULT_SCHEMA;

@@ -26,6 +26,11 @@ export interface MigrationOptions extends InstallSqlOptions {
  * only `sql` makes it.
  *
  * @throws {BemiError} `usage`, `invalid_name`
+ * @example
+ * ```ts
+ * import { migration } from "@bemi/core/install";
+ * console.log(migration("drizzle", { tables: ["todos", "app.lists"] }));
+ * ```
  */
 export function migration(kind: MigrationKind, options: MigrationOptions = {}): string {
   const { schema = DEFAULT_SCHEMA, tables = [], capture = "trigger", from } = options;

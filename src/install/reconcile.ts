@@ -44,6 +44,14 @@ export interface Reconciliation {
  * its place in the history of its key while the application goes on writing; it is done when the worker has read it.
  *
  * @throws {BemiError} `table_missing`, `not_trackable`, `privilege_missing`, `lock_timeout`, `schema_missing`
+ * @example
+ * ```ts
+ * import postgres from "postgres";
+ * import { reconcile } from "@bemi/core/install";
+ * for (const { table, isCompared } of await reconcile(postgres())) {
+ *   if (!isCompared) console.log(`${table} has no primary key`);
+ * }
+ * ```
  */
 export async function reconcile(
   db: DatabaseLike,

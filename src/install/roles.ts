@@ -6,6 +6,13 @@ import { inSchema } from "./schema.ts";
  * SQL that makes the roles of least privilege, for the owner of the installation to read and run: `bemi_application`
  * reads and writes the tracked tables, and has no right on the log; `bemi_reader` reads the log; `bemi_worker` fills it
  * from the Write-Ahead Log. The owner stays what it is, and migrates. None can log in until somebody lets it.
+ *
+ * @throws {BemiError} `invalid_name`
+ * @example
+ * ```ts
+ * import { rolesSql } from "@bemi/core/install";
+ * console.log(rolesSql({ schema: "audit" })); // to be read, and run as the owner
+ * ```
  */
 export function rolesSql(options: SchemaOptions = {}): string {
   return inSchema(options.schema ?? DEFAULT_SCHEMA, ROLES);

@@ -19,6 +19,12 @@ export interface SealOptions extends SchemaOptions {
  * and leaves it out of the log, so that no other role can forge who did what. Waits until it is enforced.
  *
  * @throws {BemiError} `schema_missing`, `lock_timeout` where an older transaction stays open: to be called again
+ * @example
+ * ```ts
+ * import postgres from "postgres";
+ * import { seal } from "@bemi/core/install";
+ * await seal(postgres());
+ * ```
  */
 export async function seal(db: DatabaseLike, options: SealOptions = {}): Promise<void> {
   const schema = options.schema ?? DEFAULT_SCHEMA;

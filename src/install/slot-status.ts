@@ -94,7 +94,17 @@ export async function slotStatus(
   return { ...slot, walRate, ...(left !== undefined && Number.isFinite(left) ? { timeToLoss: left } : {}) };
 }
 
-/** Seconds until so many bytes are written at a rate; `Infinity` where nothing is written. */
+/**
+ * Seconds until so many bytes are written at a rate; `Infinity` where nothing is written.
+ *
+ * @param safe bytes of WAL that may still be written before some is lost
+ * @param rate bytes a second
+ * @example
+ * ```ts
+ * import { timeToLoss } from "@bemi/core/install";
+ * console.log(timeToLoss(10_000_000, 1000)); // 10000
+ * ```
+ */
 export function timeToLoss(safe: number | undefined, rate: number | undefined): number | undefined {
   if (safe === undefined || rate === undefined) return undefined;
   return rate > 0 ? Math.max(0, safe) / rate : Infinity;

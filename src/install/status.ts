@@ -66,6 +66,13 @@ export type Readable = ReadonlySet<string>;
  * may see.
  *
  * @throws {BemiError} `schema_missing`, `privilege_missing` where nothing can be seen at all
+ * @example
+ * ```ts
+ * import postgres from "postgres";
+ * import { status } from "@bemi/core/install";
+ * const { tables, slot, isLossy } = await status(postgres());
+ * console.log(tables.length, slot?.confirmedLag, isLossy);
+ * ```
  */
 export async function status(db: DatabaseLike, options: StatusOptions = {}): Promise<Status> {
   const schema = options.schema ?? DEFAULT_SCHEMA;

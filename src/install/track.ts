@@ -42,6 +42,12 @@ export interface TrackOptions extends SchemaOptions {
  *
  * @param table as in SQL: `todos`, `app.todos`, `"Odd Name"`
  * @throws {BemiError} `table_missing`, `not_trackable`, `privilege_missing`, `lock_timeout`, `schema_missing`
+ * @example
+ * ```ts
+ * import postgres from "postgres";
+ * import { track } from "@bemi/core/install";
+ * await track(postgres(), "people", { mask: ["password"], ignore: ["updated_at"] });
+ * ```
  */
 export async function track(
   db: DatabaseLike,
@@ -61,6 +67,12 @@ export async function track(
  * Stops tracking a table; what is in the log stays.
  *
  * @throws {BemiError} as {@linkcode track}
+ * @example
+ * ```ts
+ * import postgres from "postgres";
+ * import { untrack } from "@bemi/core/install";
+ * await untrack(postgres(), "people");
+ * ```
  */
 export async function untrack(
   db: DatabaseLike,
@@ -88,6 +100,14 @@ export interface PlannedTable {
  * breaking the application's writes is to be captured by triggers.
  *
  * @throws {BemiError} `table_missing`, `not_trackable`, `privilege_missing`, `schema_missing`
+ * @example
+ * ```ts
+ * import postgres from "postgres";
+ * import { planTracking } from "@bemi/core/install";
+ * for (const { table, capture, reason } of await planTracking(postgres(), undefined, { capture: "wal" })) {
+ *   console.log(table, capture, reason);
+ * }
+ * ```
  */
 export async function planTracking(
   db: DatabaseLike,
@@ -153,7 +173,20 @@ function notFromWal({ name, reason }: Candidate): BemiError {
   });
 }
 
-/** Tracks every table there is, one transaction each, and from now on each new one. */
+/**
+ * Tracks every table there is, one transaction each, and from now on each new one.
+ *
+ * @returns the tables that were tracked, each as it is captured now
+ * @throws {BemiError} as {@linkcode track}
+ * @example
+ * ```ts
+ * import postgres from "postgres";
+ * import { install, trackAll } from "@bemi/core/install";
+ * const sql = postgres();
+ * await install(sql);
+ * await trackAll(sql);
+ * ```
+ */
 export async function trackAll(db: DatabaseLike, options: TrackOptions = {}): Promise<PlannedTable[]> {
   const schema = options.schema ?? DEFAULT_SCHEMA;
   const plan = await planTracking(db, undefined, options);

@@ -10,6 +10,12 @@ import { inSchema, requireInstalled } from "./schema.ts";
  * Removes everything that {@linkcode install} and `track` made, the log of changes included, in one transaction.
  *
  * @throws {BemiError} `schema_missing`, `worker_running`
+ * @example
+ * ```ts
+ * import postgres from "postgres";
+ * import { uninstall } from "@bemi/core/install";
+ * await uninstall(postgres());
+ * ```
  */
 export async function uninstall(db: DatabaseLike, options: SchemaOptions = {}): Promise<void> {
   const schema = options.schema ?? DEFAULT_SCHEMA;

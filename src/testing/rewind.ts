@@ -20,6 +20,15 @@ import { restoreSequences } from "./sequences.ts";
  * what it was; the log goes on, and so a later mark stays one to go {@linkcode forward} to.
  *
  * @throws {BemiError} `privilege_missing`; `conflict` where rows are not as the log has them, or it does not know them
+ * @example
+ * ```ts
+ * import { PGlite } from "@electric-sql/pglite";
+ * import { mark, rewind } from "@bemi/core/testing";
+ * const db = await PGlite.create("./test-data");
+ * const seeded = await mark(db);
+ * await db.exec("DELETE FROM todos");
+ * await rewind(db, seeded); // they are there again
+ * ```
  */
 export async function rewind(db: DatabaseLike, mark: Mark): Promise<void> {
   const { schema } = mark;
@@ -37,7 +46,22 @@ export async function rewind(db: DatabaseLike, mark: Mark): Promise<void> {
   moveMark(mark, end);
 }
 
-/** Brings the database to the state of a mark that was made after the one it was rewound to. */
+/**
+ * Brings the database to the state of a mark that was made after the one it was rewound to.
+ *
+ * @throws {BemiError} as {@linkcode rewind}
+ * @example
+ * ```ts
+ * import { PGlite } from "@electric-sql/pglite";
+ * import { forward, mark, rewind } from "@bemi/core/testing";
+ * const db = await PGlite.create("./test-data");
+ * const seeded = await mark(db);
+ * await db.exec("DELETE FROM todos");
+ * const empty = await mark(db);
+ * await rewind(db, seeded);
+ * await forward(db, empty);
+ * ```
+ */
 export function forward(db: DatabaseLike, mark: Mark): Promise<void> {
   return rewind(db, mark);
 }
