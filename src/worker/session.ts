@@ -1,5 +1,5 @@
 import { openLink } from "./link.ts";
-import { poll } from "./poll.ts";
+import { keepPolling } from "./keep-polling.ts";
 import { pause } from "./retry.ts";
 import { isDataError, isHeld } from "./round.ts";
 import type { SessionOptions } from "./run-worker.ts";
@@ -55,7 +55,7 @@ export async function session(
       if (await standBy(work) === "done") return;
       try {
         const untilNear = performance.now() >= retryAt;
-        if (await poll(work, { untilNear, until: retryAt }) === "done") return;
+        if (await keepPolling(work, { untilNear, until: retryAt }) === "done") return;
         if (await streamSlot(work) === "done") return;
       } catch (error) {
         // Another worker was faster.

@@ -70,7 +70,7 @@ interface TruncatedPartition {
 }
 
 /** What a row gets that no message of its transaction covers: triggers were off, or it was not tracked yet. */
-export const UNATTRIBUTED = '{"db": {"context_error": "no message"}}';
+const UNATTRIBUTED = '{"db": {"context_error": "no message"}}';
 
 /**
  * Puts together transactions, rows and contexts. A row takes the latest message of its transaction for its table and

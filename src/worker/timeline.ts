@@ -24,7 +24,7 @@ export async function timelineFork(
 }
 
 /** The line of an ancestor in a history file: `<timeline> <LSN> <reason>`. */
-export function forkOf(history: string, ancestor: number): Lsn | undefined {
+function forkOf(history: string, ancestor: number): Lsn | undefined {
   for (const line of history.split("\n")) {
     const [number, lsn] = line.trim().split(/\s+/);
     if (number === String(ancestor) && lsn !== undefined && /^[0-9A-F]+\/[0-9A-F]+$/i.test(lsn)) {

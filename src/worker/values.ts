@@ -37,7 +37,7 @@ export function tryToJson(text: string, type: ValueType): string | undefined {
  *
  * @throws {BemiError} `decode_failed` where it is no text of that type
  */
-export function toJson(text: string, type: ValueType): string {
+function toJson(text: string, type: ValueType): string {
   switch (type.kind) {
     case "number":
       return isJsonNumber(text) ? text : JSON.stringify(text);

@@ -84,7 +84,7 @@ Examples:
 const COLUMNS = ["primary_key", "table", "operation", "before", "after", "context", "committed_at"] as const;
 
 /** Changes in the shape of psql's listing. */
-export function changesTable(lines: readonly string[]): string {
+function changesTable(lines: readonly string[]): string {
   return psqlTable(
     COLUMNS,
     lines.map((line) => {

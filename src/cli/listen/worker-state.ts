@@ -1,4 +1,5 @@
 import { timeToLoss } from "../../install/mod.ts";
+import { parseLsn } from "../../worker/decode.ts";
 import type { WorkerEvent } from "../../worker/mod.ts";
 
 /** How the worker is at it; `connecting` is also what it does after a fault. */
@@ -73,7 +74,7 @@ export function workerState(
   let looks: { readonly at: number; readonly lsn: bigint }[] = [];
 
   const slotFacts = (event: WorkerEvent & { kind: "slot" }): SlotFacts => {
-    const now = { at: performance.now(), lsn: lsnToBigint(event.flushed) };
+    const now = { at: performance.now(), lsn: parseLsn(event.flushed) };
     looks = [...looks.filter(({ at }) => now.at - at <= RATE_WINDOW), now];
     const [first = now] = looks;
     const seconds = (now.at - first.at) / 1000;
@@ -140,9 +141,4 @@ export function workerState(
       state = { ...state, ...next(event) };
     },
   };
-}
-
-export function lsnToBigint(lsn: string): bigint {
-  const [high = "0", low = "0"] = lsn.split("/");
-  return BigInt(`0x${high}`) << 32n | BigInt(`0x${low}`);
 }

@@ -2,7 +2,7 @@ import { FIRST_LIMIT, GROWTH, pollRound, ROUND_LIMIT } from "./round.ts";
 import { pause } from "./retry.ts";
 import type { Work } from "./work.ts";
 
-export interface PollOptions {
+export interface KeepPollingOptions {
   /** Whether to end where a stream may take over. */
   readonly untilNear: boolean;
   /** When to end even so, by `performance.now()`. */
@@ -10,7 +10,10 @@ export interface PollOptions {
 }
 
 /** Round after round, and one at least; ends at the goal, where a stream may take over, or at a time. */
-export async function poll(work: Work, { untilNear, until }: PollOptions): Promise<"done" | "near"> {
+export async function keepPolling(
+  work: Work,
+  { untilNear, until }: KeepPollingOptions,
+): Promise<"done" | "near"> {
   const { link, options, signal, goal, tell, log, everySecond } = work;
   const { pollInterval = 1000 } = options;
   let interval = 100;
