@@ -74,6 +74,54 @@ test.each([
   });
 });
 
+test.each([
+  ["postgres://app:50%@127.0.0.1/app", /is no PostgreSQL URL\n {2}[^\n]*%25 for %/],
+  ["postgres://app:a/b@127.0.0.1/app", /is no PostgreSQL URL\n {2}[^\n]*%2F for \//],
+  ["mysql://app@127.0.0.1/app", /is no PostgreSQL URL/],
+  ["127.0.0.1/app", /is no PostgreSQL URL/],
+  ["postgres:///app?host=/run/postgresql", /has "host" as a parameter[^]*\n {2}[^\n]*set PGHOST/],
+  ["postgres://127.0.0.1/app?sslmode=maybe", /sslmode is none that there is\n {2}Say disable/],
+])("%s is answered with how it is written, and exits 2", (url, said) => {
+  expect(bemi(["status", "--database-url", url])).toEqual({
+    status: 2,
+    stdout: "",
+    stderr: expect.stringMatching(said),
+  });
+  expect(bemi(["status"], { DATABASE_URL: url }).status).toBe(2);
+});
+
+test("what cannot name a change, a transaction or a slot is refused before anything is connected to", () => {
+  const env = { DATABASE_URL: "postgres://127.0.0.1:1/app" };
+  for (
+    const [args, said] of [
+      [["revert", "--change", "42"], "Write the id of a change, a UUID"],
+      [["revert", "--transaction", "4f1c"], "Write the transaction_id of a change, or SOURCE:LSN"],
+      [["revert", "--transaction", "1:0"], "Write the transaction_id of a change, or SOURCE:LSN"],
+    ] as const
+  ) {
+    expect(bemi(args, env)).toEqual({ status: 2, stdout: "", stderr: expect.stringContaining(said) });
+  }
+  for (const transaction of ["8231", "1:0/1F2CAE0", "-1:16/B374D848"]) {
+    expect(bemi(["revert", `--transaction=${transaction}`], env).status).toBe(3);
+  }
+});
+
+test("a worker whose server cannot be reached says in words why it tries again", async () => {
+  const { status, stderr } = await onTerminal(["worker", "--once"], {
+    DATABASE_URL: "postgres://127.0.0.1:1/app",
+  });
+  const lines = stderr.split("\n").filter((line) => line.startsWith("{"));
+  expect(JSON.parse(lines[0] ?? "")).toMatchObject({
+    msg: "Trying again",
+    code: "ECONNREFUSED",
+    reason: "nothing listens there",
+  });
+  expect([status, stderr]).toEqual([
+    3,
+    expect.stringContaining("Cannot connect to the database: nothing listens"),
+  ]);
+});
+
 test("a proxy without a server behind it, which hangs up, is no reason to call for ever", async () => {
   const proxy = createServer((socket) => void socket.on("data", () => socket.end()).on("error", () => {}));
   await new Promise<void>((done) => proxy.listen(0, "127.0.0.1", done));
@@ -162,6 +210,16 @@ onEachServer("the command line, used wrongly", (open) => {
       status: 0,
       stderr: "app.lists was not tracked\n",
     });
+  });
+
+  test("one of several hosts is enough, as libpq takes them", async () => {
+    await using database = await open();
+    bemi(["init"], { DATABASE_URL: database.url });
+    const { host } = new URL(database.url);
+    const url = database.url.replace(host, `127.0.0.1:1,${host}`);
+    expect(bemi(["status", "--json", "--database-url", url])).toMatchObject({ status: 0, stderr: "" });
+    expect(bemi(["init", "--capture", "wal", "--database-url", url]).status).toBe(0);
+    expect(bemi(["worker", "--once", "--database-url", url]).status).toBe(0);
   });
 
   test("a role without rights is told what has them, by every command", async () => {

@@ -25,9 +25,11 @@ const TLS_VARIABLES = {
 export function connectionTarget(flag: string | undefined, env: Io["env"], name = "--database-url"): Target {
   const url = flag ?? env.DATABASE_URL;
   if (url) {
-    if (URL.canParse(url) && /^postgres(ql)?:$/.test(new URL(url).protocol)) return withTls(url, env);
+    if (isPostgresUrl(url)) return withTls(url, env);
     throw new BemiError("usage", `${flag ? name : "DATABASE_URL"} is no PostgreSQL URL`, {
-      hint: "Write it as postgres://user:password@host:5432/database.",
+      hint:
+        "Write it as postgres://user:password@host:5432/database, and in the password %25 for %, %2F for /, " +
+        "%3F for ? and %23 for #.",
     });
   }
   // postgres.js reads libpq's variables by itself.
@@ -53,6 +55,18 @@ export function connectionTarget(flag: string | undefined, env: Io["env"], name 
 /** A second database's URL, for which only the variables for TLS hold. */
 export function otherTarget(url: string, env: Io["env"]): Target {
   return connectionTarget(url, tlsEnvironment(env), "--destination-url");
+}
+
+function isPostgresUrl(url: string): boolean {
+  // Several hosts, as libpq takes them, are no URL to the runtime.
+  const [first = ""] = /^[a-z]+:\/\/(?:[^@/?#]*@)?[^,/?#]*/.exec(url) ?? [];
+  try {
+    const { protocol, username, password } = new URL(first);
+    decodeURIComponent(username + password);
+    return /^postgres(?:ql)?:$/.test(protocol);
+  } catch {
+    return false;
+  }
 }
 
 function withTls(url: string, env: Io["env"]): string {

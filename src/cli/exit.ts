@@ -75,6 +75,11 @@ const REFUSALS: Readonly<Record<string, string>> = {
   ETIMEDOUT: "no answer in time",
 };
 
+/** In words, what an SQLSTATE or a system's code means, as far as that is known. */
+export function meaningOf(code: string): string | undefined {
+  return REFUSALS[code] ?? EXPLAINED[code]?.[0];
+}
+
 function connectionProblem(error: unknown): string | undefined {
   if (typeof error !== "object" || error === null) return undefined;
   if (error instanceof AggregateError && error.errors.length > 0) return connectionProblem(error.errors[0]);

@@ -85,6 +85,20 @@ export function operation(text: string): Operation {
   throw new InvalidArgumentError(`Allowed choices are ${OPERATIONS.join(", ")}.`);
 }
 
+/** A change's id, as the log has it. */
+export function changeId(text: string): string {
+  if (/^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/i.test(text)) return text;
+  throw new InvalidArgumentError("Write the id of a change, a UUID: see bemi changes --json.");
+}
+
+/** A transaction's number, or its place: the source's number and the commit's LSN. */
+export function transactionName(text: string): string {
+  if (/^(?:\d{1,19}|-?\d{1,10}:[\da-f]{1,8}\/[\da-f]{1,8})$/i.test(text)) return text;
+  throw new InvalidArgumentError(
+    "Write the transaction_id of a change, or SOURCE:LSN: see bemi changes --json.",
+  );
+}
+
 export function list(text: string): string[] {
   return text.split(",").map((part) => part.trim()).filter((part) => part !== "");
 }

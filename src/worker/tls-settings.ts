@@ -40,7 +40,14 @@ const TLS_PARAMETERS = [
 
 type Said = Partial<Record<(typeof TLS_PARAMETERS)[number], unknown>>;
 
-/** A target apart: what the driver shall know of it, and what is said of TLS. */
+/** libpq's, of which the driver knows only what stands before the question mark. */
+const ADDRESS_PARAMETERS = ["host", "port", "user", "password", "dbname"];
+
+/**
+ * A target apart: what the driver shall know of it, and what is said of TLS.
+ *
+ * @throws {BemiError} `usage` where a parameter does not hold, or is not understood
+ */
 export function splitTarget(target: string | object): { rest: string | object; tls: TlsSettings } {
   const said: Said = {};
   if (typeof target === "string") {
@@ -49,6 +56,7 @@ export function splitTarget(target: string | object): { rest: string | object; t
     const parameters = new URLSearchParams(query);
     for (const name of TLS_PARAMETERS) said[name] = parameters.get(name) ?? undefined;
     for (const name of [...parameters.keys()]) {
+      if (ADDRESS_PARAMETERS.includes(name)) throw misplaced(name);
       if (CLIENT_PARAMETERS.has(name) || name in said) parameters.delete(name);
     }
     return { rest: parameters.size > 0 ? `${address}?${parameters}` : address, tls: settings(said) };
@@ -59,6 +67,14 @@ export function splitTarget(target: string | object): { rest: string | object; t
     delete rest[name];
   }
   return { rest, tls: settings(said) };
+}
+
+function misplaced(name: string): BemiError {
+  return new BemiError("usage", `The URL has "${name}" as a parameter, which is not understood there`, {
+    hint:
+      "Write it as postgres://user:password@host:5432/database. For a Unix socket leave the host out, and set " +
+      "PGHOST to the socket's folder.",
+  });
 }
 
 function settings(said: Said): TlsSettings {

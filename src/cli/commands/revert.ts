@@ -14,10 +14,12 @@ import { withConnection } from "../connection.ts";
 import { Drift } from "../exit.ts";
 import type { Io } from "../io.ts";
 import {
+  changeId,
   type ConnectionOptions,
   explainTime,
   jsonObject,
   timestamp,
+  transactionName,
   withConnectionOptions,
 } from "../options.ts";
 import { paint } from "../paint.ts";
@@ -38,10 +40,11 @@ export function addRevert(program: Command, io: Io): void {
     .description("take changes back: shows what it comes to, and does it with --yes")
     .argument("[table]", "with --to: a table, or with a key, one of its rows")
     .argument("[key]", "the primary key's text, or a JSON array of several columns")
-    .option("--change <id>", "one change")
+    .option("--change <id>", "one change", changeId)
     .option(
       "--transaction <id>",
       "a transaction: the transaction_id of its changes, or SOURCE:LSN of its commit",
+      transactionName,
     )
     .option("--context <json>", "everything whose context contains this", jsonObject)
     .option("--to <time>", "back to how it was at this time", timestamp)

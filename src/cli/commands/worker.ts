@@ -1,10 +1,12 @@
 import { type Command, Option } from "commander";
 import { pino } from "pino";
+import { parseLsn } from "../../worker/decode.ts";
 import { runWorker, type WorkerEvent } from "../../worker/mod.ts";
 import { connectionTarget, otherTarget } from "../connection.ts";
+import { meaningOf } from "../exit.ts";
 import type { Io } from "../io.ts";
 import { listen } from "../listen/listen.ts";
-import { lsnToBigint, workerState } from "../listen/worker-state.ts";
+import { workerState } from "../listen/worker-state.ts";
 import {
   address,
   bytes,
@@ -111,7 +113,7 @@ function progressLine(progress: (line: string) => void): (event: WorkerEvent & {
   let previous: bigint | undefined;
   return ({ written, lsn, lag, delay }) => {
     const seconds = Math.max(0.001, (Date.now() - at) / 1000);
-    const position = lsnToBigint(lsn);
+    const position = parseLsn(lsn);
     const bytesPerSecond = previous === undefined ? 0 : Number(position - previous) / seconds;
     const left = bytesPerSecond > 0 ? `, ${Math.ceil(Number(lag) / bytesPerSecond)} s left` : "";
     total += written;
@@ -143,7 +145,8 @@ const MESSAGES: Readonly<Record<WorkerEvent["kind"], string>> = {
 
 function say(logger: pino.Logger, { kind, ...event }: WorkerEvent): void {
   const fields = Object.fromEntries(
-    Object.entries(event).map(([key, value]) => [key, typeof value === "bigint" ? Number(value) : value]),
+    Object.entries({ ...event, ...("code" in event ? { reason: meaningOf(event.code) } : {}) })
+      .map(([key, value]) => [key, typeof value === "bigint" ? Number(value) : value]),
   );
   if (kind === "heartbeat") return logger.debug(fields, MESSAGES[kind]);
   const isBad = kind === "heartbeat-refused" || kind === "gap" || kind === "retry" ||

