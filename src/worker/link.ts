@@ -6,7 +6,7 @@ import { openCheckpoint } from "./checkpoint.ts";
 import { openConnection } from "./connection.ts";
 import type { Origin } from "./encode.ts";
 import { type Heartbeat, heartbeat } from "./heartbeat.ts";
-import type { SessionOptions } from "./run-worker.ts";
+import type { SessionOptions } from "./session-options.ts";
 import { openSource, type Source } from "./source.ts";
 import type { WorkerSql } from "./sql.ts";
 import type { TracerLike } from "./trace.ts";

@@ -2,7 +2,8 @@ import { SQLSTATE } from "../database/sqlstate.ts";
 import { BemiError } from "../errors.ts";
 import { codeOf, isTransient, pause } from "./retry.ts";
 import { session } from "./session.ts";
-import { type SocketWatch, socketWatch } from "./socket-watch.ts";
+import type { SessionOptions } from "./session-options.ts";
+import { socketWatch } from "./socket-watch.ts";
 import { LostMeanwhile } from "./slot-state.ts";
 import type { SpanLike, TracerLike } from "./trace.ts";
 
@@ -171,18 +172,6 @@ export function lacksRights(cause: unknown): BemiError {
       "It needs REPLICATION and some rights on Bemi's schema: bemi generate roles makes one that has them.",
     cause,
   });
-}
-
-/** A worker's options as its sessions have them. */
-export interface SessionOptions extends WorkerOptions {
-  /**
-   * Milliseconds to wait for another worker's transaction.
-   * @default 3000
-   */
-  readonly patience?: number | undefined;
-  /** To be called whenever its loop turns. */
-  readonly turn?: (() => void) | undefined;
-  readonly sockets?: SocketWatch | undefined;
 }
 
 async function run(options: SessionOptions, signal: AbortSignal): Promise<void> {

@@ -2,7 +2,7 @@ import { openLink } from "./link.ts";
 import { keepPolling } from "./keep-polling.ts";
 import { pause } from "./retry.ts";
 import { isDataError, isHeld } from "./round.ts";
-import type { SessionOptions } from "./run-worker.ts";
+import type { SessionOptions } from "./session-options.ts";
 import { slotState } from "./slot-state.ts";
 import { slotWatch } from "./slot-watch.ts";
 import { standBy } from "./stand-by.ts";

@@ -1,6 +1,7 @@
 import type { Lsn } from "./decode.ts";
 import type { Link } from "./link.ts";
-import type { SessionOptions, WorkerEvent } from "./run-worker.ts";
+import type { WorkerEvent } from "./run-worker.ts";
+import type { SessionOptions } from "./session-options.ts";
 import type { Teller } from "./teller.ts";
 
 /** What the ways of reading have in common while a session lasts. */
