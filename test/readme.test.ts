@@ -2,9 +2,11 @@ import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { trackAll } from "../src/install/mod.ts";
 import { onEachServer, type TestDatabase } from "./support/databases.ts";
+import { start } from "./support/runtimes.ts";
+import { freePort } from "./support/servers.ts";
 import { seen, TODOS } from "./support/todos.ts";
 // @ts-expect-error plain JavaScript, as it runs before anything is built
 import { tool } from "./tools/install.mjs";
@@ -152,7 +154,9 @@ onEachServer("the README", (open) => {
     await database.port.execute(`${TODOS} insert into todos (task) values ('Eat')`);
     const outputs: string[] = [];
     try {
-      for (const code of blocks("sh")) outputs.push(await shell(code, database, environment(database)));
+      // Where the package is installed: see installed.test.ts.
+      const own = blocks("sh").filter((code) => !code.includes("bunx "));
+      for (const code of own) outputs.push(await shell(code, database, environment(database)));
     } finally {
       await database.port.execute(`do $$ begin
         if to_regrole('bemi_worker') is not null then
@@ -165,6 +169,52 @@ onEachServer("the README", (open) => {
     expect(wal).toMatch(/\(1 row\)/);
     for (const sql of blocks("sql")) await database.port.execute(sql);
   });
+
+  // Bun has the package as it is built, Deno its sources, as JSR gives them.
+  test.each(
+    [
+      ["bun", "Bun.serve(", [], (port: string) => ({ PORT: port }), ["DELETE", "/todos/1"]],
+      [
+        "deno",
+        "Deno.serve(",
+        ["run", "-A"],
+        (port: string) => ({ DENO_SERVE_ADDRESS: `tcp:127.0.0.1:${port}` }),
+        ["POST", "/todos"],
+      ],
+    ] as const,
+  )(
+    "its server answers under %s, and what it writes has its context",
+    async (runtime, call, args, address, asked) => {
+      await using database = await open();
+      await database.port.execute(TODOS);
+      await shell("npx bemi init", database, environment(database));
+      await trackAll(database.db);
+      await database.port.execute("insert into todos (task) values ('Sleep')");
+      const block = blocks("ts").findIndex((code) => code.includes(call));
+      const port = String(await freePort());
+      await using _server = start({
+        command: [(tool as (name: string) => string)(runtime), ...args],
+        args: [join(folder, `block-${block}.ts`)],
+        env: { ...environment(database), ...address(port) },
+        cwd: root,
+      });
+      const [method, endpoint] = asked;
+      const response = await vi.waitFor(
+        () =>
+          fetch(`http://127.0.0.1:${port}${endpoint}`, {
+            method,
+            ...(method === "POST" ? { body: "Eat" } : {}),
+          }),
+        { timeout: 30_000, interval: 200 },
+      );
+      expect(response.ok).toBe(true);
+      const last = (await seen(database.port)).at(-1);
+      expect(last).toMatchObject({
+        operation: method === "POST" ? "CREATE" : "DELETE",
+        context: { method, endpoint },
+      });
+    },
+  );
 
   test("its examples run, and their changes have their contexts", async () => {
     await using database = await open();
