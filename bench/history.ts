@@ -4,9 +4,11 @@ import { asOf, changes, history as historyOf, revert, type RevertUnit } from "..
 import { install } from "../src/install/mod.ts";
 import { fillLog } from "../test/support/million.ts";
 import { startServer } from "../test/support/servers.ts";
-import { compare, type Subject } from "./measure.ts";
+import { compare, cpuClock, type Subject } from "./measure.ts";
 
+// BENCH_CHANGES=10000000 is the long form: some ten minutes and 10 GB to fill the log, which is over four months.
 const CHANGES = Number(process.env.BENCH_CHANGES ?? 1_000_000);
+const DAYS = 90;
 
 class RolledBack extends Error {
   readonly rows: number;
@@ -27,10 +29,13 @@ export async function history(version: string): Promise<void> {
       schema: "bemi",
       changes: CHANGES,
       keys: CHANGES / 10,
+      days: DAYS,
     });
+    const [backend] = await sql<{ pid: number }[]>`select pg_backend_pid() as pid`;
+    const reads = { rounds: 5, unit: "reads/s", server: cpuClock(backend?.pid ?? 0) };
     const title = `${CHANGES.toLocaleString("en")} changes of ${
       keys.toLocaleString("en")
-    } rows, PostgreSQL ${version}`;
+    } rows over ${DAYS} days, PostgreSQL ${version}`;
     let key = 0;
     const next = (): string => String((key += 7919) % keys + 1);
     const each = (name: string, times: number, read: (key: string) => PromiseLike<unknown>): Subject => ({
@@ -52,8 +57,9 @@ export async function history(version: string): Promise<void> {
       ),
       each("as of, in SQL", 200, (id) => sql`select * from bemi.as_of(null::todos, ${middle}, ${id})`),
       each("as of", 200, (id) => asOf(sql, "todos", middle, { key: id })),
+      each("history, in SQL", 200, (id) => sql`select * from bemi.history('todos', ${id})`),
       each("history", 200, (id) => historyOf(sql, "todos", id)),
-    ], { rounds: 3, unit: "reads/s" });
+    ], reads);
     await compare(`the table, ${title}`, [
       each("the live table", 1, () => sql`select * from todos`),
       each(
@@ -69,7 +75,16 @@ export async function history(version: string): Promise<void> {
         1,
         () => asOf(sql, middle, (past) => past`select * from todos where id = 7`),
       ),
-    ], { rounds: 3, unit: "reads/s" });
+    ], reads);
+    await compare(`the table counted, so that no row has to travel, ${title}`, [
+      each(
+        "a sequential read of the changes that it needs",
+        1,
+        () =>
+          sql`select count(after) from bemi.changes where "table" = 'todos' and committed_at <= ${middle}`,
+      ),
+      each("as of", 1, () => sql`select count(*) from bemi.as_of(null::todos, ${middle})`),
+    ], reads);
     await compare(`a context, ${title}`, [
       each(
         "plainly",
@@ -77,7 +92,7 @@ export async function history(version: string): Promise<void> {
         (id) => sql`select * from bemi.changes where context @> ${sql.json({ user_id: Number(id) % 10007 })}`,
       ),
       each("changes({ context })", 100, (id) => changes(sql, { context: { user_id: Number(id) % 10007 } })),
-    ], { rounds: 3, unit: "reads/s" });
+    ], reads);
 
     // Each revert is rolled back, so that the next one finds the same.
     const undone = (unit: RevertUnit): Promise<number> =>
@@ -90,8 +105,8 @@ export async function history(version: string): Promise<void> {
       });
     const last = await sql<{ transaction: string; user: number; since: string }[]>`
       select transaction_id::text as transaction, (context ->> 'user_id')::integer as user,
-        (committed_at - interval '1 millisecond')::text as since
-      from bemi.changes order by commit_lsn desc limit 1`;
+        (select committed_at::text from bemi.changes order by source_id desc, commit_lsn desc offset 1000 limit 1) as since
+      from bemi.changes order by source_id desc, commit_lsn desc limit 1`;
     const { transaction = "", user = 0, since = "" } = last[0] ?? {};
     const plainly = (name: string, where: string, ...parameters: (string | number)[]): Subject => ({
       name: `${name}: the rows' update, plainly`,
@@ -108,7 +123,7 @@ export async function history(version: string): Promise<void> {
           throw error;
         }),
     });
-    const by = { rounds: 3, unit: "rows/s", byTime: true };
+    const by = { ...reads, unit: "rows/s", byTime: true };
     await compare(`revert a transaction, ${title}`, [
       plainly("a transaction", "c.transaction_id = $1::text::bigint", transaction),
       { name: "revert", run: () => undone({ transaction }) },

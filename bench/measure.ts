@@ -17,6 +17,8 @@ export interface CompareOptions {
   readonly byTime?: boolean;
   /** What is counted, in nanoseconds. Wall time by default. */
   readonly clock?: () => bigint;
+  /** A clock of the server's own, of which the ratios are told beside: what a client waits for is mostly the way there. */
+  readonly server?: () => bigint;
 }
 
 /** A line of the README's table. */
@@ -43,15 +45,17 @@ export function tell(title: string, name: string, figures: string, baseline = ""
 export async function compare(
   title: string,
   subjects: readonly Subject[],
-  { rounds = 5, unit = "rows/s", byTime = false, clock = process.hrtime.bigint }: CompareOptions = {},
+  { rounds = 5, unit = "rows/s", byTime = false, clock = process.hrtime.bigint, server }: CompareOptions = {},
 ): Promise<void> {
   const rates = subjects.map((): number[] => []);
+  const served = subjects.map((): number[] => []);
   for (let round = 0; round < rounds; round++) {
     for (const [i, subject] of subjects.entries()) {
       await subject.prepare?.();
-      const start = clock();
+      const [start, before] = [clock(), server?.() ?? 0n];
       const units = await subject.run();
       rates[i]?.push(units / (Number(clock() - start) / 1e9));
+      if (server) served[i]?.push(Number(server() - before) / 1e3 / units);
     }
   }
   const what = byTime ? "time beside the first" : "rate beside the first";
@@ -63,14 +67,22 @@ export async function compare(
     const ratios = own.map((rate, round) =>
       byTime ? (baseline[round] ?? 0) / rate : rate / (baseline[round] ?? 0)
     );
-    const ratio = median(ratios).toFixed(2);
-    const interval = `${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)}`;
     const rate = `${format(median(own))} ${unit}`;
-    console.log(`  ${ratio} (${interval})  ${name.padEnd(width)}  ${rate}`);
+    const times = served[i] ?? [];
+    const cpu = ratioOf(times.map((time, round) => time / (served[0]?.[round] ?? 0)));
+    const there = server ? `; the server's CPU: ${format(median(times))} µs, × ${cpu}` : "";
+    console.log(`  ${ratioOf(ratios)}  ${name.padEnd(width)}  ${rate}${there}`);
     if (isHeadline) {
-      tell(title, name, `${byTime ? "time" : "rate"} × ${ratio} (${interval})`, subjects[0]?.name);
+      const figures = `${byTime ? "time" : "rate"} × ${ratioOf(ratios)}`;
+      tell(title, name, server ? `server's CPU × ${cpu}, ${figures}` : figures, subjects[0]?.name);
     }
   }
+}
+
+function ratioOf(ratios: readonly number[]): string {
+  return `${median(ratios).toFixed(2)} (${Math.min(...ratios).toFixed(2)} to ${
+    Math.max(...ratios).toFixed(2)
+  })`;
 }
 
 /** The CPU time that a process of this machine has used; wall time where the kernel does not tell (Linux does). */

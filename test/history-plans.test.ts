@@ -19,10 +19,10 @@ onEachServer("a log of a million changes", (open, server) => {
     await using database = await open();
     const { db, port } = database;
     await install(db);
-    const { middle } = await fillLog(db, port, { schema, changes: 1_000_000, keys: 100_000 });
+    const { middle } = await fillLog(db, port, { schema, changes: 1_000_000, keys: 100_000, days: 90 });
     const [last] = await api.changes(db, { schema, limit: 1 });
     const until = (await port.query<{ t: string }>(
-      `select ('${middle}'::timestamptz + interval '1 millisecond')::text as t`,
+      `select ('${middle}'::timestamptz + interval '1 minute')::text as t`,
     ))[0]?.t;
 
     const [{ largest } = { largest: "" }] = await port.query<{ largest: string }>(
@@ -127,6 +127,19 @@ onEachServer("a log of a million changes", (open, server) => {
       ),
     )
       .toBeLessThan(10_000);
+
+    // In the log of another database the table is known by its name alone.
+    expect(
+      await rowsRead(async (tx) => {
+        await tx.unsafe(
+          `savepoint known; update ${BEMI}.tables set relation = null; delete from ${BEMI}.table_names`,
+        );
+        for (const name of ["todos", "public.todos", "other.todos"]) {
+          expect(await api.history(tx, name, "77", { schema })).toHaveLength(name === "other.todos" ? 0 : 10);
+        }
+        await tx.unsafe("rollback to known");
+      }),
+    ).toBeLessThan(200);
 
     // By now otherwise called, its last change alone does not tell.
     await port.execute("alter table todos rename to tasks; alter table tasks rename column task to title");

@@ -3,7 +3,7 @@ import { track } from "../../src/install/mod.ts";
 import type { DatabaseLike } from "../../src/database/port.ts";
 import { quoteSchema } from "../../src/identifiers.ts";
 
-/** How the log was filled: change `i` is on key `i % keys + 1`, a microsecond after the one before. */
+/** How the log was filled: change `i` is on key `i % keys + 1`, `step` microseconds after the one before. */
 export interface Filled {
   readonly changes: number;
   readonly keys: number;
@@ -15,9 +15,16 @@ export interface Filled {
 export async function fillLog(
   db: DatabaseLike,
   port: Database,
-  { schema, changes, keys }: { readonly schema: string; readonly changes: number; readonly keys: number },
+  { schema, changes, keys, days }: {
+    readonly schema: string;
+    readonly changes: number;
+    readonly keys: number;
+    /** From today on, and so over several partitions. */
+    readonly days: number;
+  },
 ): Promise<Filled> {
   const bemi = quoteSchema(schema);
+  const step = Math.floor(days * 86_400_000_000 / changes);
   await port.execute("create table todos (id bigint primary key, task text, n numeric)");
   await track(db, "todos", { schema });
   await port.execute(`create table start as select clock_timestamp() as at;
@@ -30,7 +37,7 @@ export async function fillLog(
       jsonb_build_object('user_id', i % 10007, 'endpoint', '/todos'),
       at.time, at.time, 1000 + i / 10, i, at.source, '0/0'::pg_lsn + i, i * 1024
     from generate_series(0, ${changes} - 1) i, lateral (select (i % ${keys} + 1)::text as id,
-      (select s.at from start s) + i * interval '1 microsecond' as time, (select ${bemi}.current_source('trigger')) as source) as at;
+      (select s.at from start s) + i * interval '${step} microseconds' as time, (select ${bemi}.current_source('trigger')) as source) as at;
     set bemi.reconciling = 'on';
     alter table todos disable trigger user;
     insert into todos select id, 'Task ' || id, ${changes} - ${keys} + id - 1 from generate_series(1, ${keys}) id;
@@ -40,7 +47,7 @@ export async function fillLog(
   await port.execute(`vacuum analyze ${bemi}.changes`);
   await port.execute("analyze todos");
   const [row] = await port.query<{ middle: string }>(
-    `select (at + ${Math.floor(changes / 2)} * interval '1 microsecond')::text as middle from start`,
+    `select (at + ${Math.floor(changes / 2)} * interval '${step} microseconds')::text as middle from start`,
   );
   return { changes, keys, middle: row?.middle ?? "" };
 }
