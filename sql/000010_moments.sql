@@ -95,9 +95,6 @@ as $$
   where i.inhparent = '"bemi".changes'::regclass and c.relname ~ '^changes_p[0-9]{6}$'
 $$;
 
--- A name of a table, with the time in which it was this table's: see table_spans().
-create type "bemi".span as (schema text, name text, since timestamptz, until timestamptz);
-
 -- The TRUNCATEs of a table, and the markers of what was not captured.
 create function "bemi".marks_of(a_spans "bemi".span[], a_since timestamptz) returns setof "bemi".changes
 language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan

@@ -238,6 +238,9 @@ declare
   v_relation regclass := "bemi".table_of_row(a_row);
   v_last "bemi".last_image;
 begin
+  if a_key like '[%' and cardinality("bemi".key_columns(v_relation)) > 1 then
+    a_key := "bemi".spelled_key(a_key);
+  end if;
   if a_key is not null and a_row is null then
     v_last := "bemi".last_image(v_relation, a_key, a_time);
     if v_last.is_known then
@@ -255,8 +258,13 @@ $$;
 create function "bemi".as_of_change(a_row anyelement, a_change uuid, a_edge text default 'after', a_key text default null) returns setof anyelement
 language plpgsql stable set search_path = pg_catalog, pg_temp set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set extra_float_digits = 1
 as $$
+declare
+  v_relation regclass := "bemi".table_of_row(a_row);
 begin
-  return query execute "bemi".rows_query("bemi".table_of_row(a_row), "bemi".moment_of(a_change, a_edge), a_key);
+  if a_key like '[%' and cardinality("bemi".key_columns(v_relation)) > 1 then
+    a_key := "bemi".spelled_key(a_key);
+  end if;
+  return query execute "bemi".rows_query(v_relation, "bemi".moment_of(a_change, a_edge), a_key);
 end
 $$;
 

@@ -8,6 +8,8 @@ import { Kysely, PostgresDialect } from "kysely";
 import pg from "pg";
 import type postgres from "postgres";
 import { describe, expect, test } from "vitest";
+import { withBemi } from "../src/adapters/postgres.ts";
+import type { DatabaseLike } from "../src/database/port.ts";
 import { asOf } from "../src/history/mod.ts";
 import { onEachServer, onPglite, type TestDatabase } from "./support/databases.ts";
 import { install, SCHEMA as schema, track } from "./support/installation.ts";
@@ -158,6 +160,32 @@ onEachServer("the application's queries in the past", (open) => {
       postgresJs(Object.assign(past, { options: sql.options })) as never;
     expect(await asOf(sql, time, (past) => openTodos(inPast(past)), { schema })).toEqual(THEN);
     expect(await openTodos(postgresJs(sql) as never)).toEqual(NOW);
+  });
+});
+
+onEachServer("a table whose columns change while a client goes on reading it", (open) => {
+  test.each(["postgres.js", "withBemi", "pg"])("through %s, in and out of transactions", async (kind) => {
+    await using database = await open();
+    const { port } = database;
+    const time = await past(database);
+    const pool = new pg.Pool({ connectionString: database.url, max: 1 });
+    const sql = database.connect({ max: 1 });
+    const client = kind === "pg" ? pool : kind === "postgres.js" ? sql : withBemi(sql);
+    const read = async (db: DatabaseLike): Promise<string[][]> =>
+      (await asOf<object>(db, "todos", time, { schema, key: "1" })).map((row) => Object.keys(row));
+    const inTransaction = (): Promise<string[][]> =>
+      kind === "pg" ? read(pool) : (client as postgres.Sql).begin((tx) => read(tx)) as Promise<string[][]>;
+    try {
+      const columns = await read(client);
+      for (const [column, readThen] of [["one", () => read(client)], ["two", inTransaction]] as const) {
+        expect(await read(client)).toEqual(columns);
+        await port.execute(`alter table todos add column ${column} int`);
+        columns[0]?.push(column);
+        expect(await readThen()).toEqual(columns);
+      }
+    } finally {
+      await pool.end();
+    }
   });
 });
 

@@ -186,6 +186,45 @@ onEachDatabase("reading the log", (open) => {
     expect(await seen("nowhere", "3")).toEqual([]);
   });
 
+  test("a key of several columns is found however its JSON is spelled, and one that only looks like it as it is", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await tracking(
+      database,
+      "create table items (list bigint, name text, n int, primary key (list, name)); create table words (word text primary key)",
+      "items",
+      "words",
+    );
+    await port.execute(
+      `insert into items values (9007199254740993, 'a "b"', 1), (9007199254740992, 'a "b"', 2);
+      insert into words values ('[1,2]'), ('[1, 2]')`,
+    );
+    await port.execute("update items set n = n + 10");
+    const now = await clock(port);
+    const key = '[9007199254740993,"a \\u0022b\\"" ]';
+    expect(brief(await api.history(db, "items", key, { schema }))).toHaveLength(2);
+    expect(await changes(db, { table: "items", key })).toHaveLength(2);
+    expect(await changes(db, { key: [key, '[9007199254740992, "a \\"b\\""]'] })).toHaveLength(4);
+    expect(await api.scoped(db, { table: "items", key, schema }).changes()).toHaveLength(2);
+    expect(await api.asOf(db, "items", now, { schema, key })).toMatchObject([{ n: 11 }]);
+    const [last] = await changes(db, { table: "items", key, limit: 1 });
+    expect(await api.asOf(db, "items", { before: last?.id ?? "" }, { schema, key })).toMatchObject([{
+      n: 1,
+    }]);
+    for (const word of ["[1,2]", "[1, 2]"]) {
+      for (
+        const found of [
+          await api.history(db, "words", word, { schema }),
+          await changes(db, { key: word }),
+          await api.scoped(db, { key: word, schema }).changes(),
+        ]
+      ) {
+        expect(found.map((change) => change.primary_key)).toEqual([word]);
+      }
+      expect(await api.asOf(db, "words", now, { schema, key: word })).toEqual([{ word }]);
+    }
+  });
+
   test("diff is the same in SQL and TypeScript", async () => {
     await using database = await open();
     await install(database.db);

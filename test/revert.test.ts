@@ -147,6 +147,20 @@ onEachCapture("reverting", (open) => {
     });
   });
 
+  test("a row by a key of several columns, however its JSON is spelled", async () => {
+    await using db = await open();
+    await db.track("create table items (list int, name text, n int, primary key (list, name))", ["items"]);
+    await db.as({}, "insert into items values (1, 'a', 1), (2, 'a', 2)");
+    await db.plan({ context: { nothing: true } });
+    const to = await clock(db.database.port);
+    await db.as({}, "update items set n = 9");
+    await db.revert({ table: "items", key: '[1,"a"]', to });
+    expect(await db.rows("items")).toEqual([
+      '{"n": 1, "list": 1, "name": "a"}',
+      '{"n": 9, "list": 2, "name": "a"}',
+    ]);
+  });
+
   test("one row to a time, across a TRUNCATE, without the rows beside it", async () => {
     await using db = await open();
     await db.track("create table todos (id int primary key, task text)", ["todos"]);

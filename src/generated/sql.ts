@@ -2509,6 +2509,9 @@ begin
 end
 $$;
 
+-- A name of a table, with the time in which it was this table's: see table_spans().
+create type "bemi".span as (schema text, name text, since timestamptz, until timestamptz);
+
 -- The names of a table, each with the time in which it was this table's and no other's.
 create function "bemi".table_spans(a_table_id integer)
 returns table (schema text, name text, since timestamptz, until timestamptz)
@@ -2546,6 +2549,26 @@ as $$
     (select table_id from "bemi".table_names
       where a_table in (name, schema || '.' || name, quote_ident(name), quote_ident(schema) || '.' || quote_ident(name))
       order by named_at desc limit 1))
+$$;
+
+-- Whether the key of a table is of several columns, unless it is known not to be: then it is a JSON array, which can be
+-- spelled in several ways.
+create function "bemi".has_wide_key(a_schema text, a_table text) returns boolean
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+  select not exists (select from "bemi".table_names n join "bemi".tables t on t.id = n.table_id
+    where n.schema = a_schema and n.name = a_table and cardinality(t.key_numbers) = 1)
+$$;
+
+-- A JSON array as the log spells it.
+create function "bemi".spelled_key(a_key text) returns text
+language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return a_key::jsonb::text;
+exception when others then
+  return a_key;
+end
 $$;
 
 -- An image of a row in today's columns: renamed ones under their present name, dropped ones left out, added ones with
@@ -2586,29 +2609,53 @@ create type "bemi".place as (epoch integer, lsn pg_lsn, index bigint);
 -- Where one row lived under a key: from its birth there (a CREATE, or an UPDATE of the key) until it went.
 create type "bemi".stay as (key text, since "bemi".place, until "bemi".place);
 
--- The stays that led to a place (back), or that came of it (forth), along the changes of a row's key.
-create function "bemi".stays(a_names text, a_key text, a_place "bemi".place, a_is_back boolean) returns setof "bemi".stay
+-- The names under which the log has a table: of one that is not known here, as in a log that is in another database, its
+-- name with or without a schema.
+create function "bemi".spans_named(a_table text) returns "bemi".span[]
 language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_id integer := "bemi".table_number(a_table);
+begin
+  if v_id is not null then
+    return array(select row(s.*)::"bemi".span from "bemi".table_spans(v_id) as s);
+  end if;
+  return array(
+    select row(null, a_table, '-infinity', 'infinity')::"bemi".span
+    union all
+    select row(left(a_table, dot - 1), substr(a_table, dot + 1), '-infinity', 'infinity')::"bemi".span
+    from generate_series(1, length(a_table)) as dot where substr(a_table, dot, 1) = '.');
+end
+$$;
+
+-- The stays that led to a place (back), or that came of it (forth), along the changes of a row's key.
+create function "bemi".stays(a_spans "bemi".span[], a_key text, a_place "bemi".place, a_is_back boolean) returns setof "bemi".stay
+language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_stay "bemi".stay := row(a_key, case when not a_is_back then a_place end, case when a_is_back then a_place end);
   v_next record;
 begin
   for i in 1..10000 loop
-    execute format($query$
-      select row(epochs.epoch, changes.commit_lsn, changes.transaction_index)::"bemi".place as place, changes.former_primary_key, changes.primary_key
-      from "bemi".changes join "bemi".epochs on epochs.source_id = changes.source_id
-      where %1$s and row(epochs.epoch, changes.commit_lsn, changes.transaction_index)::"bemi".place %2$s $2
-        and (%3$s) order by 1 %4$s limit 1$query$, a_names, case when a_is_back then '<' else '>' end,
-      case when a_is_back then 'hashtextextended(changes.primary_key, 0) = hashtextextended($1, 0) and changes.primary_key = $1
-          and (changes.operation = ''CREATE'' or changes.former_primary_key is not null)'
-        else 'hashtextextended(changes.former_primary_key, 0) = hashtextextended($1, 0) and changes.former_primary_key = $1
-          or hashtextextended(changes.primary_key, 0) = hashtextextended($1, 0) and changes.primary_key = $1 and changes.operation = ''DELETE''' end,
-      case when a_is_back then 'desc' else '' end)
-    into v_next using v_stay.key, case when a_is_back then v_stay.until else v_stay.since end;
     if a_is_back then
+      select row(e.epoch, c.commit_lsn, c.transaction_index)::"bemi".place as place, c.former_primary_key, c.primary_key into v_next
+      from unnest(a_spans) as s cross join lateral (select * from "bemi".changes k
+        where k."table" = s.name and (k.schema = s.schema or s.schema is null) and k.committed_at >= s.since and k.committed_at < s.until
+          and hashtextextended(k.primary_key, 0) = hashtextextended(v_stay.key, 0) and k.primary_key = v_stay.key
+          and (k.operation = 'CREATE' or k.former_primary_key is not null)) as c
+        join "bemi".epochs e on e.source_id = c.source_id
+      where row(e.epoch, c.commit_lsn, c.transaction_index)::"bemi".place < v_stay.until
+      order by 1 desc limit 1;
       v_stay.since := v_next.place;
     else
+      select row(e.epoch, c.commit_lsn, c.transaction_index)::"bemi".place as place, c.former_primary_key, c.primary_key into v_next
+      from unnest(a_spans) as s cross join lateral (select * from "bemi".changes k
+        where k."table" = s.name and (k.schema = s.schema or s.schema is null) and k.committed_at >= s.since and k.committed_at < s.until
+          and (hashtextextended(k.former_primary_key, 0) = hashtextextended(v_stay.key, 0) and k.former_primary_key = v_stay.key
+            or hashtextextended(k.primary_key, 0) = hashtextextended(v_stay.key, 0) and k.primary_key = v_stay.key and k.operation = 'DELETE')) as c
+        join "bemi".epochs e on e.source_id = c.source_id
+      where row(e.epoch, c.commit_lsn, c.transaction_index)::"bemi".place > v_stay.since
+      order by 1 limit 1;
       v_stay.until := v_next.place;
     end if;
     return next v_stay;
@@ -2619,47 +2666,57 @@ end
 $$;
 
 -- Every change of one row, oldest first: of its key, under the keys that it had before and has had since, and under
--- every name of the table. A TRUNCATE is the end of a row that was there.
+-- every name of the table. A TRUNCATE is the end of a row that was there. The plans are kept, since making them takes
+-- longer than reading.
 create function "bemi".history(a_table text, a_key text) returns setof "bemi".changes
-language plpgsql stable set search_path = pg_catalog, pg_temp
+language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
 as $$
 declare
-  v_names text := coalesce("bemi".names_condition("bemi".table_number(a_table)),
-    format('%L in (changes."table", changes.schema || ''.'' || changes."table")', a_table));
+  v_spans "bemi".span[] := "bemi".spans_named(a_table);
   v_stays "bemi".stay[] := array[row(a_key, null, null)::"bemi".stay];
   v_move record;
 begin
-  for v_move in execute format($query$
-    select row(epochs.epoch, changes.commit_lsn, changes.transaction_index)::"bemi".place as place, changes.former_primary_key, changes.primary_key
-    from "bemi".changes join "bemi".epochs on epochs.source_id = changes.source_id
-    where %s and changes.former_primary_key is not null and (
-      hashtextextended(changes.primary_key, 0) = hashtextextended($1, 0) and changes.primary_key = $1
-      or hashtextextended(changes.former_primary_key, 0) = hashtextextended($1, 0) and changes.former_primary_key = $1)$query$, v_names) using a_key
+  if a_key like '[%' and not exists (select from unnest(v_spans) as s where not "bemi".has_wide_key(s.schema, s.name)) then
+    a_key := "bemi".spelled_key(a_key);
+    v_stays := array[row(a_key, null, null)::"bemi".stay];
+  end if;
+  for v_move in
+    select row(e.epoch, c.commit_lsn, c.transaction_index)::"bemi".place as place, c.former_primary_key, c.primary_key
+    from unnest(v_spans) as s cross join lateral (select * from "bemi".changes k
+      where k."table" = s.name and (k.schema = s.schema or s.schema is null) and k.committed_at >= s.since and k.committed_at < s.until
+        and k.former_primary_key is not null
+        and (hashtextextended(k.primary_key, 0) = hashtextextended(a_key, 0) and k.primary_key = a_key
+          or hashtextextended(k.former_primary_key, 0) = hashtextextended(a_key, 0) and k.former_primary_key = a_key)) as c
+      join "bemi".epochs e on e.source_id = c.source_id
   loop
-    if v_move.primary_key = a_key then
-      v_stays := v_stays || array(select s from "bemi".stays(v_names, v_move.former_primary_key, v_move.place, true) as s);
-    else
-      v_stays := v_stays || array(select s from "bemi".stays(v_names, v_move.primary_key, v_move.place, false) as s);
-    end if;
+    v_stays := v_stays || case when v_move.primary_key = a_key
+      then array(select s from "bemi".stays(v_spans, v_move.former_primary_key, v_move.place, true) as s)
+      else array(select s from "bemi".stays(v_spans, v_move.primary_key, v_move.place, false) as s) end;
   end loop;
-  return query execute format($query$
+  return query
     with found as (
-      select distinct row(epochs.epoch, changes.commit_lsn, changes.transaction_index)::"bemi".place as place, changes as change, false as is_end
-      from unnest($1) as stay, "bemi".changes join "bemi".epochs on epochs.source_id = changes.source_id
-      where %1$s and hashtextextended(changes.primary_key, 0) = hashtextextended(stay.key, 0) and changes.primary_key = stay.key
-        and (stay.since is null or row(epochs.epoch, changes.commit_lsn, changes.transaction_index)::"bemi".place >= stay.since)
-        and (stay.until is null or row(epochs.epoch, changes.commit_lsn, changes.transaction_index)::"bemi".place <= stay.until)
+      select distinct on (e.epoch, c.commit_lsn, c.transaction_index) e.epoch, c.*, false as is_end
+      from unnest(v_stays) as stay cross join unnest(v_spans) as s cross join lateral (select * from "bemi".changes k
+        where k."table" = s.name and (k.schema = s.schema or s.schema is null) and k.committed_at >= s.since and k.committed_at < s.until
+          and hashtextextended(k.primary_key, 0) = hashtextextended(stay.key, 0) and k.primary_key = stay.key) as c
+        join "bemi".epochs e on e.source_id = c.source_id
+      where (stay.since is null or row(e.epoch, c.commit_lsn, c.transaction_index)::"bemi".place >= stay.since)
+        and (stay.until is null or row(e.epoch, c.commit_lsn, c.transaction_index)::"bemi".place <= stay.until)
     ), ends as (
-      select row(epochs.epoch, changes.commit_lsn, changes.transaction_index)::"bemi".place as place, changes as change, true as is_end
-      from "bemi".changes join "bemi".epochs on epochs.source_id = changes.source_id
-      where %1$s and changes.operation = 'TRUNCATE' and changes.primary_key is null and changes.before = '{}' and changes.after = '{}'
+      select e.epoch, c.*, true as is_end
+      from unnest(v_spans) as s cross join lateral (select * from "bemi".changes m
+        where m."table" = s.name and (m.schema = s.schema or s.schema is null) and m.committed_at >= s.since and m.committed_at < s.until
+          and m.operation = 'TRUNCATE' and m.primary_key is null and m.before = '{}' and m.after = '{}') as c
+        join "bemi".epochs e on e.source_id = c.source_id
     ), ordered as (
-      select o.*, lag((o.change).operation) over (order by o.place) as former_operation
+      select o.*, lag(o.operation) over (order by o.epoch, o.commit_lsn, o.transaction_index) as former_operation
       from (select * from found union all select * from ends) as o
     )
-    select (change).* from ordered
-    where not is_end or former_operation in ('CREATE', 'UPDATE', 'SNAPSHOT')
-    order by place$query$, v_names) using v_stays;
+    select o.id, o.database, o.schema, o."table", o.primary_key, o.former_primary_key, o.operation, o.before, o.after, o.context,
+      o.committed_at, o.queued_at, o.created_at, o.transaction_id, o.position, o.source_id, o.commit_lsn, o.transaction_index
+    from ordered o
+    where not o.is_end or o.former_operation in ('CREATE', 'UPDATE', 'SNAPSHOT')
+    order by o.epoch, o.commit_lsn, o.transaction_index;
 end
 $$;
 ` },
@@ -2759,9 +2816,6 @@ as $$
   from pg_inherits i join pg_class c on c.oid = i.inhrelid
   where i.inhparent = '"bemi".changes'::regclass and c.relname ~ '^changes_p[0-9]{6}$'
 $$;
-
--- A name of a table, with the time in which it was this table's: see table_spans().
-create type "bemi".span as (schema text, name text, since timestamptz, until timestamptz);
 
 -- The TRUNCATEs of a table, and the markers of what was not captured.
 create function "bemi".marks_of(a_spans "bemi".span[], a_since timestamptz) returns setof "bemi".changes
@@ -3469,6 +3523,9 @@ declare
   v_relation regclass := "bemi".table_of_row(a_row);
   v_last "bemi".last_image;
 begin
+  if a_key like '[%' and cardinality("bemi".key_columns(v_relation)) > 1 then
+    a_key := "bemi".spelled_key(a_key);
+  end if;
   if a_key is not null and a_row is null then
     v_last := "bemi".last_image(v_relation, a_key, a_time);
     if v_last.is_known then
@@ -3486,8 +3543,13 @@ $$;
 create function "bemi".as_of_change(a_row anyelement, a_change uuid, a_edge text default 'after', a_key text default null) returns setof anyelement
 language plpgsql stable set search_path = pg_catalog, pg_temp set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set extra_float_digits = 1
 as $$
+declare
+  v_relation regclass := "bemi".table_of_row(a_row);
 begin
-  return query execute "bemi".rows_query("bemi".table_of_row(a_row), "bemi".moment_of(a_change, a_edge), a_key);
+  if a_key like '[%' and cardinality("bemi".key_columns(v_relation)) > 1 then
+    a_key := "bemi".spelled_key(a_key);
+  end if;
+  return query execute "bemi".rows_query(v_relation, "bemi".moment_of(a_change, a_edge), a_key);
 end
 $$;
 

@@ -1,11 +1,9 @@
 import { connect } from "../database/connect.ts";
 import type { Database, DatabaseLike } from "../database/port.ts";
-import { sqlstateOf } from "../database/sqlstate.ts";
-import { BemiError } from "../errors.ts";
 import { DEFAULT_SCHEMA } from "../identifiers.ts";
-import { inSchema, requireInstalled } from "../install/schema.ts";
+import { inSchema } from "../install/schema.ts";
 import { resolve } from "../install/track.ts";
-import { explained } from "./explained.ts";
+import { reading } from "./explained.ts";
 import { binder } from "./filter.ts";
 import { type Moment, momentCall } from "./moment.ts";
 import { queryPast } from "./past.ts";
@@ -89,7 +87,7 @@ export async function asOf(
   const { schema = DEFAULT_SCHEMA, wait = 5000, key, tables } = options;
   const database = connect(db);
   const moment = typeof momentOrFn === "function" ? tableOrMoment : momentOrFn;
-  try {
+  return await reading(database, schema, async () => {
     if (wait !== false) await waitForWorker(database, { schema, moment, wait });
     if (typeof momentOrFn === "function") {
       return await queryPast(db, { schema, moment, fn: momentOrFn, tables });
@@ -98,10 +96,9 @@ export async function asOf(
       schema,
       key,
     });
+    // Not kept: a prepared statement goes on giving the columns that there were.
     return await database.query(`select * ${from}`, parameters);
-  } catch (error) {
-    throw await reasonOf(error, database, schema);
-  }
+  });
 }
 
 /** As {@linkcode asOf} for one table, but each row is the JSON text that the server made: its numbers are exact. */
@@ -113,7 +110,7 @@ export async function asOfJson(
 ): Promise<string[]> {
   const { schema = DEFAULT_SCHEMA, wait = 5000, key } = options;
   const database = connect(db);
-  try {
+  return await reading(database, schema, async () => {
     if (wait !== false) await waitForWorker(database, { schema, moment, wait });
     const { from, parameters } = await tableAsOf(database, table, moment, { schema, key });
     const rows = await database.query<{ json: string }>(
@@ -121,21 +118,7 @@ export async function asOfJson(
       parameters,
     );
     return rows.map((row) => row.json);
-  } catch (error) {
-    throw await reasonOf(error, database, schema);
-  }
-}
-
-// Whether Bemi is installed is asked only where something failed: a row is read in three statements.
-async function reasonOf(error: unknown, database: Database, schema: string): Promise<unknown> {
-  if (error instanceof BemiError || sqlstateOf(error) === undefined) return error;
-  try {
-    await requireInstalled(database, schema);
-  } catch (missing) {
-    // Within a failed transaction nothing can be asked.
-    if (missing instanceof BemiError) return missing;
-  }
-  return explained(error);
+  });
 }
 
 async function tableAsOf(

@@ -1,5 +1,7 @@
+import type { Database } from "../database/port.ts";
 import { SQLSTATE, sqlstateOf } from "../database/sqlstate.ts";
 import { BemiError, type BemiErrorCode } from "../errors.ts";
+import { requireInstalled } from "../install/schema.ts";
 
 const CODES: Readonly<Record<string, BemiErrorCode>> = {
   [SQLSTATE.historyUnknown]: "history_unknown",
@@ -12,4 +14,24 @@ export function explained(error: unknown): unknown {
   if (!code) return error;
   const { message, hint } = error as { message: string; hint?: string };
   return new BemiError(code, message, { hint, cause: error });
+}
+
+/** Runs a read of the log. Whether Bemi is installed is asked only where it failed, for that takes as long as a read. */
+export async function reading<R>(
+  database: Database,
+  schema: string,
+  read: () => Promise<R>,
+): Promise<R> {
+  try {
+    return await read();
+  } catch (error) {
+    if (error instanceof BemiError || sqlstateOf(error) === undefined) throw error;
+    try {
+      await requireInstalled(database, schema);
+    } catch (missing) {
+      // Within a failed transaction nothing can be asked.
+      if (missing instanceof BemiError) throw missing;
+    }
+    throw explained(error);
+  }
 }

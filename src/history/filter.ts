@@ -65,6 +65,18 @@ export function containedJson(name: string, value: JsonObject | string): string 
   });
 }
 
+/** Whether a key is a JSON array of several values that jsonb, and so the log, may write otherwise: `[1,2]`. */
+export function isOtherwiseSpelled(key: string): boolean {
+  if (!key.startsWith("[")) return false;
+  try {
+    const values: unknown = JSON.parse(key);
+    return Array.isArray(values) && values.length > 1 &&
+      key !== `[${values.map((value) => JSON.stringify(value)).join(", ")}]`;
+  } catch {
+    return false;
+  }
+}
+
 /**
  * A filter as SQL conditions over the columns of the log.
  *
@@ -119,11 +131,14 @@ function changeConditions(filter: ChangeConditions, bind: Bind): string[] {
   });
   any(filter.key, (value) => {
     const key = bind(value, "text");
-    return ["primary_key", "former_primary_key"]
-      .map((column) =>
-        `pg_catalog.hashtextextended(${column}, 0) = pg_catalog.hashtextextended(${key}, 0) and ${column} = ${key}`
-      )
-      .join(" or ");
+    const is = (spelled: string, more = ""): string[] =>
+      ["primary_key", "former_primary_key"].map((column) =>
+        `pg_catalog.hashtextextended(${column}, 0) = pg_catalog.hashtextextended(${spelled}, 0) and ${column} = ${spelled}${more}`
+      );
+    const other = isOtherwiseSpelled(value)
+      ? is(`(${key})::jsonb::text`, ' and "bemi".has_wide_key(schema, "table")')
+      : [];
+    return [...is(key), ...other].join(" or ");
   });
   any(filter.operation, (value) => {
     if (!(OPERATIONS as readonly string[]).includes(value)) {

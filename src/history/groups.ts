@@ -1,9 +1,10 @@
 import { connect } from "../database/connect.ts";
-import type { DatabaseLike } from "../database/port.ts";
+import type { Database, DatabaseLike } from "../database/port.ts";
 import { BemiError } from "../errors.ts";
 import { DEFAULT_SCHEMA } from "../identifiers.ts";
-import { inSchema, requireInstalled } from "../install/schema.ts";
+import { inSchema } from "../install/schema.ts";
 import type { Operation } from "./change.ts";
+import { reading } from "./explained.ts";
 import { type Bind, binder, type ChangesFilter, filterConditions } from "./filter.ts";
 
 /** Buckets of time. */
@@ -68,9 +69,20 @@ export interface Group {
 export async function groups(db: DatabaseLike, options: GroupsOptions): Promise<Group[]> {
   const { schema = DEFAULT_SCHEMA } = options;
   const database = connect(db);
-  await requireInstalled(database, schema);
-  const { text, parameters } = groupsStatement(options);
-  const rows = await database.query<{ json: string }>(inSchema(schema, text), parameters);
+  return await readGroups(database, schema, groupsStatement(options));
+}
+
+/** Runs what {@linkcode groupsStatement} made. */
+export async function readGroups(
+  database: Database,
+  schema: string,
+  { text, parameters }: ReturnType<typeof groupsStatement>,
+): Promise<Group[]> {
+  const rows = await reading(
+    database,
+    schema,
+    () => database.query<{ json: string }>(inSchema(schema, text), parameters),
+  );
   return rows.map((row) => JSON.parse(row.json) as Group);
 }
 

@@ -1,10 +1,9 @@
 import { connect } from "../database/connect.ts";
-import type { Database, DatabaseLike } from "../database/port.ts";
+import type { DatabaseLike } from "../database/port.ts";
 import { DEFAULT_SCHEMA } from "../identifiers.ts";
-import { requireInstalled } from "../install/schema.ts";
 import type { Change } from "./change.ts";
 import { readJson, type ReadOptions } from "./changes.ts";
-import { binder, type ChangesFilter, filterConditions, type Page } from "./filter.ts";
+import { type Bind, binder, type ChangesFilter, filterConditions, type Page } from "./filter.ts";
 import { parseJson } from "./numbers.ts";
 
 /** What {@linkcode history} takes besides the row. */
@@ -49,14 +48,10 @@ export async function historyJson(
   options: HistoryOptions = {},
 ): Promise<string[]> {
   const { schema = DEFAULT_SCHEMA, page = {} } = options;
-  const database = connect(db);
-  await requireInstalled(database, schema);
   const parameters: string[] = [];
   const bind = binder(parameters);
-  const from = `"bemi".history(${bind(await presentName(database, table), "text")}, ${
-    bind(key, "text")
-  }) as changes`;
-  return await readJson(database, {
+  const from = `"bemi".history(${presentName(table, bind)}, ${bind(key, "text")}) as changes`;
+  return await readJson(connect(db), {
     schema,
     from,
     conditions: filterConditions(options, bind),
@@ -66,14 +61,11 @@ export async function historyJson(
   });
 }
 
-/** A table's quoted name with its schema; where there is none (any more), the name as it was given. */
-async function presentName(db: Database, table: string): Promise<string> {
-  // One statement fails for what is no identifier, such as a dropped table's `Odd "name`.
-  if (!/^[\w$."]+$/.test(table)) return table;
-  const [row] = await db.query<{ name: string | null }>(
-    `select pg_catalog.format('%I.%I', n.nspname, c.relname) as name
-    from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = to_regclass($1::text)`,
-    [table],
-  );
-  return row?.name ?? table;
+/** A table's quoted name with its schema, as an expression; where there is none (any more), the name as it was given. */
+function presentName(table: string, bind: Bind): string {
+  const name = bind(table, "text");
+  // The statement would fail for what is no identifier, such as a dropped table's `Odd "name`.
+  if (!/^[\w$."]+$/.test(table)) return name;
+  return `coalesce((select pg_catalog.format('%I.%I', n.nspname, c.relname)
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = to_regclass(${name})), ${name})`;
 }

@@ -2,11 +2,10 @@ import { connect } from "../database/connect.ts";
 import type { DatabaseLike } from "../database/port.ts";
 import { BemiError } from "../errors.ts";
 import { DEFAULT_SCHEMA } from "../identifiers.ts";
-import { inSchema, requireInstalled } from "../install/schema.ts";
 import type { Change, JsonObject } from "./change.ts";
 import { type ChangesOptions, readJson } from "./changes.ts";
 import { type Bind, binder, type ChangeConditions, containedJson, filterConditions } from "./filter.ts";
-import { type Group, type GroupsOptions, groupsStatement } from "./groups.ts";
+import { type Group, type GroupsOptions, groupsStatement, readGroups } from "./groups.ts";
 import { type Numbers, parseJson } from "./numbers.ts";
 
 /** What all reads through a scope are bound to. At least one of `table`, `key`, `row`, `context` and `transaction`. */
@@ -85,11 +84,9 @@ export function scoped(db: DatabaseLike, scope: Scope): ScopedHistory {
   return {
     changes: async <Row extends object>(options: ScopedChangesOptions = {}) => {
       refuseHidden(options, contextKeys, columns);
-      const database = connect(db);
-      await requireInstalled(database, schema);
       const parameters: string[] = [];
       const bind = binder(parameters);
-      const lines = await readJson(database, {
+      const lines = await readJson(connect(db), {
         schema,
         from: '"bemi".changes',
         conditions: [...within(bind), ...filterConditions(options, bind)],
@@ -117,11 +114,7 @@ export function scoped(db: DatabaseLike, scope: Scope): ScopedHistory {
         });
       }
       refuseHidden(options, contextKeys, columns);
-      const database = connect(db);
-      await requireInstalled(database, schema);
-      const { text, parameters } = groupsStatement({ ...options, schema }, within);
-      const rows = await database.query<{ json: string }>(inSchema(schema, text), parameters);
-      return rows.map((found) => JSON.parse(found.json) as Group);
+      return await readGroups(connect(db), schema, groupsStatement({ ...options, schema }, within));
     },
   };
 }

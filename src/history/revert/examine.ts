@@ -35,9 +35,13 @@ export interface Examined {
 }
 
 /** Looks at the log, the catalog and the rows, and decides what to do. */
-export async function examine(db: Database, unit: RevertUnit, options: ExamineOptions): Promise<Examined> {
+export async function examine(
+  db: Database,
+  asked: RevertUnit,
+  options: ExamineOptions,
+): Promise<Examined> {
   const { schema, onConflict } = options;
-  if ("to" in unit) await requireOneTable(db, schema, unit);
+  const unit: RevertUnit = "to" in asked ? await requireOneTable(db, schema, asked) : asked;
   const log = await readUnit(db, schema, unit);
   requireFound(unit, log);
   const tables = await tablesOf(db, schema, log);

@@ -1,6 +1,7 @@
 import type { Database } from "../../database/port.ts";
 import { BemiError } from "../../errors.ts";
 import { inSchema } from "../../install/schema.ts";
+import { isOtherwiseSpelled } from "../filter.ts";
 import { type RevertUnit, unitCondition } from "./unit.ts";
 
 /** A unit that is a table, or one of its rows, back to a time. */
@@ -13,22 +14,24 @@ interface Name {
 
 /**
  * Sees to it that a name is one table's: reverting `todos` must not take back another schema's todos too, and that there
- * is nothing to do has to mean more than a slip of the pen.
+ * is nothing to do has to mean more than a slip of the pen. A key of several columns is given as the log spells it.
  *
  * @throws {BemiError} `table_missing`, `usage`
  */
-export async function requireOneTable(db: Database, schema: string, unit: TableUnit): Promise<void> {
+export async function requireOneTable(db: Database, schema: string, unit: TableUnit): Promise<RevertUnit> {
   const [table = "", of = ""] = unitCondition(unit).parameters;
-  const found = await db.query<{ schema: string }>(
+  const key = "key" in unit && isOtherwiseSpelled(unit.key) ? unit.key : null;
+  const found = await db.query<{ schema: string; key: string | null }>(
     inSchema(
       schema,
-      `select schema from "bemi".table_names where name = $1::text and ($2::text = '' or schema = $2::text)
-      union select * from (select schema from "bemi".changes
-        where "table" = $1::text and ($2::text = '' or schema = $2::text) limit 1) as logged order by 1`,
+      `select schema, case when "bemi".has_wide_key(schema, $1::text) then $3::text::jsonb::text end as key
+      from (select schema from "bemi".table_names where name = $1::text and ($2::text = '' or schema = $2::text)
+        union select * from (select schema from "bemi".changes
+          where "table" = $1::text and ($2::text = '' or schema = $2::text) limit 1) as logged) as named order by 1`,
     ),
-    [table, of],
+    [table, of, key],
   );
-  if (found.length === 1) return;
+  if (found.length === 1) return found[0]?.key ? { ...unit, key: found[0].key } : unit;
   const name = of === "" ? table : `${of}.${table}`;
   if (found.length === 0) {
     throw new BemiError("table_missing", `The log knows no table ${name}`, {
