@@ -265,20 +265,25 @@ begin
 end
 $$;
 
--- Types with all that they are made of, as far as their values are more than a string. To to_jsonb int2vector and
--- oidvector are arrays too, though their text has no braces.
+-- Types whose values are more than a string, by themselves or by what they are made of.
+create view "bemi".structured_types as
+  select oid, typname, typtype, typbasetype, typelem, typrelid, typsubscript
+  from pg_catalog.pg_type where typtype in ('d', 'c') or typcategory = 'A' or typname = 'hstore';
+
+-- Those among these types, with all that they are made of. To to_jsonb int2vector and oidvector are arrays too, though
+-- their text has no braces.
 create function "bemi".describe_types(a_types oid[]) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (with recursive needed as (
-    select unnest(a_types) as oid
+    select t.oid from "bemi".structured_types t where t.oid = any (a_types)
     union
-    select d.oid from needed n join pg_type t on t.oid = n.oid,
+    select d.oid from needed n join "bemi".structured_types t on t.oid = n.oid,
       lateral (
         select t.typbasetype as oid where t.typtype = 'd'
         union all
-        select t.typelem where t.typcategory = 'A'
+        select t.typelem
         union all
         select a.atttypid from pg_attribute a where a.attrelid = t.typrelid and t.typtype = 'c' and a.attnum > 0 and not a.attisdropped
       ) d
@@ -289,30 +294,38 @@ begin
     'attributes', coalesce((select jsonb_agg(jsonb_build_object('name', a.attname, 'type', a.atttypid::bigint) order by a.attnum)
       from pg_attribute a where a.attrelid = t.typrelid and t.typtype = 'c' and a.attnum > 0 and not a.attisdropped), '[]')
   ) order by t.oid), '[]')
-  from needed n join pg_type t on t.oid = n.oid left join pg_type e on e.oid = t.typelem
-  where t.typtype in ('d', 'c') or t.typcategory = 'A' or t.typname = 'hstore');
+  from "bemi".structured_types t left join pg_type e on e.oid = t.typelem
+  where t.oid = any (array(select n.oid from needed n)));
 end
 $$;
 
--- What the worker has to know of a tracked table to read its rows in the WAL.
-create function "bemi".table_facts(a_relation oid) returns jsonb
+-- What the worker has to know of tracked tables to read their rows in the WAL: of these, or of all if that is NULL. Types
+-- are described once for all tables that have the same, and most have none that are more than a string.
+create function "bemi".table_facts(a_relations oid[], out relation oid, out facts jsonb) returns setof record
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return (select jsonb_build_object('schema', n.nspname, 'name', c.relname, 'keys', "bemi".key_columns(t.root), 'ignored', t.ignored,
-    'masked', "bemi".masked_columns(t.relation, t.masked, t.masked_numbers), 'isPartitioned', c.relkind = 'p',
-    'types', "bemi".describe_types(array(select a.atttypid from pg_attribute a
-      where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)),
-    'ancestors', array(
+  return query
+  with tracked as materialized (
+    select c.oid, n.nspname, c.relname, c.relkind, t.root, t.ignored, t.masked, t.masked_numbers, array(
+      select distinct a.atttypid from pg_attribute a join "bemi".structured_types y on y.oid = a.atttypid
+      where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.atttypid) as types
+    from "bemi".tracked_tables t join pg_class c on c.oid = t.relation join pg_namespace n on n.oid = c.relnamespace
+    where a_relations is null or t.relation = any (a_relations)
+  ), described as materialized (
+    select d.types, "bemi".describe_types(d.types) as rows from (select distinct types from tracked) d
+  )
+  select t.oid, jsonb_build_object('schema', t.nspname, 'name', t.relname, 'keys', "bemi".key_columns(t.root), 'ignored', t.ignored,
+    'masked', case when t.masked <> '{}' then "bemi".masked_columns(t.oid, t.masked, t.masked_numbers) else '{}' end,
+    'isPartitioned', t.relkind = 'p', 'types', d.rows, 'ancestors', array(
       with recursive up as (
-        select i.inhparent, 1 as depth from pg_inherits i where i.inhrelid = t.relation
+        select i.inhparent, 1 as depth from pg_inherits i where i.inhrelid = t.oid
         union all
         select i.inhparent, u.depth + 1 from up u join pg_inherits i on i.inhrelid = u.inhparent
       )
       select inhparent::bigint from up order by depth
     ))
-  from "bemi".tracked_tables t join pg_class c on c.oid = t.relation join pg_namespace n on n.oid = c.relnamespace
-  where t.relation = a_relation);
+  from tracked t join described d using (types);
 end
 $$;
 
@@ -338,7 +351,7 @@ begin
     return;
   end if;
   select system_identifier into v_system from "bemi".this_cluster();
-  v_facts := "bemi".table_facts(a_relation);
+  select f.facts into v_facts from "bemi".table_facts(array[a_relation]) f;
   select facts into v_last from "bemi".table_versions
   where relation = a_relation and system_identifier = v_system order by from_lsn desc limit 1;
   if v_facts is distinct from v_last then
@@ -349,15 +362,21 @@ begin
 end
 $$;
 
--- All versions of each table, and its facts of today, which have no LSN.
+-- All versions of each table, and its facts of today, which have no LSN, where these are others than the last version's.
 create function "bemi".read_tables(out relation bigint, out from_lsn pg_lsn, out facts jsonb) returns setof record
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
-  select v.relation::bigint, v.from_lsn, v.facts
-  from "bemi".table_versions v where v.system_identifier = (select c.system_identifier from "bemi".this_cluster() c)
+  with versions as materialized (
+    select v.relation, v.from_lsn, v.facts
+    from "bemi".table_versions v where v.system_identifier = (select c.system_identifier from "bemi".this_cluster() c)
+  ), last_versions as (
+    select distinct on (v.relation) v.relation, v.facts from versions v order by v.relation, v.from_lsn desc
+  )
+  select v.relation::bigint, v.from_lsn, v.facts from versions v
   union all
-  select t.relation::oid::bigint, null, "bemi".table_facts(t.relation)
-  from "bemi".tracked_tables t where exists (select from pg_class c where c.oid = t.relation)
+  select f.relation::bigint, null, f.facts
+  from "bemi".table_facts(null) f left join last_versions l on l.relation = f.relation
+  where f.facts is distinct from l.facts
 $$;
 
 -- Tells a worker that is reading, at this place in the WAL, that what it knows of tables and types is no longer so.

@@ -110,7 +110,7 @@ async function state(db: Database): Promise<unknown> {
   return await db.query(`
     select t.relation::text, t.root::text, t.schema, t.name, t.capture, t.row_level, t.key_columns::text, t.is_pending,
       (select string_agg(format('%s %s', o.name, o.enabled), ', ' order by o.name) from ${BEMI}.own_triggers o where o.relation = t.relation) as triggers,
-      t.capture = 'trigger' or (select v.facts = ${BEMI}.table_facts(t.relation) from ${BEMI}.table_versions v
+      t.capture = 'trigger' or (select v.facts = (select f.facts from ${BEMI}.table_facts(array[t.relation::oid]) f) from ${BEMI}.table_versions v
         where v.relation = t.relation order by v.from_lsn desc limit 1) as is_noted,
       (select string_agg(format('%s %s', c.name, c.dropped_at is null), ', ' order by c.number, c.named_at)
         from ${BEMI}.tables k join ${BEMI}.table_columns c on c.table_id = k.id where k.relation = t.relation) as columns

@@ -88,7 +88,7 @@ begin
     return;
   end if;
   -- Somebody else made the schema: it stays, empty.
-  drop view "bemi".own_triggers; drop table "bemi".changes, "bemi".migrations cascade;
+  drop view "bemi".own_triggers, "bemi".structured_types; drop table "bemi".changes, "bemi".migrations cascade;
   for v_object in select oid::regclass as name from pg_class where relnamespace = v_schema and relkind = 'r' loop
     execute format('drop table %s cascade', v_object.name);
   end loop;

@@ -35,7 +35,7 @@ export async function follow(
   options: FollowOptions,
 ): Promise<"done" | "far-behind"> {
   const { signal, goal, report, everySecond, farBehind } = options;
-  const intake = await openIntake(link);
+  const intake = openIntake(link);
   let durable = 0n;
   let checkedAt = Date.now();
   let isFarBehind = false;

@@ -5,7 +5,8 @@ import { type Heartbeat, HEARTBEAT_PREFIX } from "./heartbeat.ts";
 import { isNotice } from "./message.ts";
 import { readSeal, type Source } from "./source.ts";
 import { type Change, stitcher } from "./stitch.ts";
-import { readTableHistory } from "./table-history.ts";
+import type { Seal } from "./table.ts";
+import { readTableHistory, type TableHistory } from "./table-history.ts";
 import type { TypeCatalog } from "./types.ts";
 import type { Writer } from "./write.ts";
 
@@ -54,12 +55,12 @@ export function untilCommit(messages: readonly RawMessage[]): number {
   return messages.findIndex(([, data]) => data[0] === COMMIT) + 1;
 }
 
-export async function openIntake(options: IntakeOptions): Promise<Intake> {
+export function openIntake(options: IntakeOptions): Intake {
   const { source, types, acceptsBareContexts, turn, heartbeat } = options;
-  let tables = await readTableHistory(source);
-  let seal = await readSeal(source);
+  let tables: TableHistory | undefined;
+  let seal: Seal | undefined;
   const stitch = stitcher({
-    table: (oid, lsn) => tables.at(oid, lsn),
+    table: (oid, lsn) => tables?.at(oid, lsn),
     type: (oid, known) => types.get(oid, known?.types),
     get seal() {
       return seal;
@@ -94,7 +95,7 @@ export async function openIntake(options: IntakeOptions): Promise<Intake> {
   };
   // PostgreSQL describes a relation once, and again when it was altered.
   const isChangeOfSchema = (message: PgoutputMessage): boolean => {
-    if (message.kind === "relation") return relations.has(message.oid) || !tables.has(message.oid);
+    if (message.kind === "relation") return relations.has(message.oid) || !tables?.has(message.oid);
     const isOne = message.kind === "message" && message.prefix === "_bemi" && isNotice(message.content);
     isNotified ||= isOne;
     return isOne;
@@ -109,6 +110,8 @@ export async function openIntake(options: IntakeOptions): Promise<Intake> {
       hasChanges = true;
     };
     turn?.();
+    // A round that finds nothing for the log asks nothing.
+    if (!tables && writer !== NOBODY) await refresh();
     for (const [lsn, data] of messages) {
       count++;
       const message = decode(data);

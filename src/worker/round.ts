@@ -84,7 +84,7 @@ async function attempt(link: Link, limit: number, isCareful: boolean): Promise<R
   const { slot, publication } = source;
   const { flushed, confirmed } = await slotState(source);
   if (flushed <= confirmed) return { ...NOTHING, consumed: flushed };
-  const intake = await openIntake(link);
+  const intake = openIntake(link);
   const batches = peek(reader, { slot, publication, upTo: flushed, limit });
   const isMore = (): boolean => intake.messages >= limit;
   // Ended by the limit, not by the LSN: what follows was not looked at.

@@ -10,8 +10,8 @@ export interface TableHistory {
 }
 
 /**
- * Reads the versions of all tracked tables, dropped ones too. Where the last version holds, the catalog of today is
- * asked, which also knows of changes that no event trigger noted.
+ * Reads the versions of all tracked tables, dropped ones too. Where the last version holds, the catalog of today has the
+ * last word, which also knows of changes that no event trigger noted.
  */
 export async function readTableHistory({ db, schema }: Pick<Source, "db" | "schema">): Promise<TableHistory> {
   const rows = await db.query<{ oid: string; from: string | null; facts: string }>(inSchema(
