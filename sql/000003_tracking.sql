@@ -419,7 +419,6 @@ begin
     perform "bemi".note_version(v_relation);
     perform set_config('bemi.reconciling', '', true);
   end loop;
-  perform "bemi".notify_worker();
 end
 $$;
 

@@ -184,7 +184,6 @@ begin
       return;
     end if;
     perform "bemi".follow(coalesce(v_relations, '{}'), coalesce(v_types, '{}'));
-    perform "bemi".notify_worker();
   exception when others then
     raise warning 'bemi: tracking could not follow this command (SQLSTATE %)', sqlstate
       using hint = 'Run: select "bemi".reconcile()';
@@ -213,7 +212,6 @@ begin
       return;
     end if;
     perform "bemi".follow(array_remove(v_relations, null), '{}');
-    perform "bemi".notify_worker();
   exception when others then
     raise warning 'bemi: tracking could not follow this command (SQLSTATE %)', sqlstate
       using hint = 'Run: select "bemi".reconcile()';

@@ -358,6 +358,7 @@ begin
     insert into "bemi".table_versions (relation, system_identifier, from_lsn, facts)
     values (a_relation, v_system, case when v_last is null then '0/0' else pg_current_wal_insert_lsn() end, v_facts)
     on conflict (relation, system_identifier, from_lsn) do update set facts = excluded.facts;
+    perform "bemi".notify_worker();
   end if;
 end
 $$;

@@ -144,6 +144,29 @@ onEachServer("streaming", (open, version) => {
     ]);
   });
 
+  test("it hears of what reconcile() found, before there is a row", async () => {
+    await using database = await open();
+    await todos(database);
+    const { port } = database;
+    await port.execute(`update ${BEMI}.settings set track_all = true, capture = 'wal'`);
+    await using _worker = await streaming(database);
+    await port.execute("insert into todos (task) values ('a')");
+    await changes(database, 1);
+    // As where the role may create no event trigger.
+    await port.transaction(async (tx) => {
+      await tx.execute("select set_config('bemi.reconciling', 'on', true)");
+      await tx.execute("create table parts (id int primary key) partition by list (id)");
+      await tx.execute("create table part_1 partition of parts for values in (1)");
+    });
+    await port.query(`select ${BEMI}.reconcile()`);
+    // PostgreSQL describes a table with its first row.
+    await port.execute("truncate part_1");
+    expect(await changes(database, 2)).toMatchObject([
+      { operation: "CREATE", table: "todos" },
+      { operation: "TRUNCATE", table: "parts", context: { db: { partition: true } } },
+    ]);
+  });
+
   test("a change of schema that is decoded before others can see it is waited for", async () => {
     const server = await startServer(version, ["fsync=off"]);
     await using _removed = { [Symbol.asyncDispose]: () => server.remove() };

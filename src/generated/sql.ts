@@ -842,7 +842,6 @@ begin
     perform "bemi".note_version(v_relation);
     perform set_config('bemi.reconciling', '', true);
   end loop;
-  perform "bemi".notify_worker();
 end
 $$;
 
@@ -1054,7 +1053,6 @@ begin
       return;
     end if;
     perform "bemi".follow(coalesce(v_relations, '{}'), coalesce(v_types, '{}'));
-    perform "bemi".notify_worker();
   exception when others then
     raise warning 'bemi: tracking could not follow this command (SQLSTATE %)', sqlstate
       using hint = 'Run: select "bemi".reconcile()';
@@ -1083,7 +1081,6 @@ begin
       return;
     end if;
     perform "bemi".follow(array_remove(v_relations, null), '{}');
-    perform "bemi".notify_worker();
   exception when others then
     raise warning 'bemi: tracking could not follow this command (SQLSTATE %)', sqlstate
       using hint = 'Run: select "bemi".reconcile()';
@@ -2014,6 +2011,7 @@ begin
     insert into "bemi".table_versions (relation, system_identifier, from_lsn, facts)
     values (a_relation, v_system, case when v_last is null then '0/0' else pg_current_wal_insert_lsn() end, v_facts)
     on conflict (relation, system_identifier, from_lsn) do update set facts = excluded.facts;
+    perform "bemi".notify_worker();
   end if;
 end
 $$;

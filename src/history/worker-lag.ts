@@ -34,7 +34,7 @@ export async function waitForWorker(
     { isKept: true },
   );
   if (!now?.target) return;
-  // A message of our own, so that the worker has something to read behind all that; where it can be written.
+  // An empty message of our own, so that the worker has something to read behind all that; where it can be written.
   const [mark] = wait === 0 ? [] : await db.query<{ lsn: string }>(MARK);
   const target = mark?.lsn ?? now.target;
   const end = Date.now() + wait;
@@ -71,7 +71,7 @@ function behind(lag: Lag | undefined): BemiError {
   );
 }
 
-const MARK = `select pg_logical_emit_message(true, '_bemi', '3')::text as lsn
+const MARK = `select pg_logical_emit_message(true, '_bemi', '')::text as lsn
   where not current_setting('transaction_read_only')::boolean`;
 
 const LAG =

@@ -26,8 +26,6 @@ export interface Intake {
   readonly messages: number;
   /** How many transactions came to their end that held changes to be written. */
   readonly transactions: number;
-  /** Whether somebody said that he waits for the log to come so far, or that tables changed. */
-  readonly isNotified: boolean;
 }
 
 export interface IntakeOptions {
@@ -75,18 +73,21 @@ export function openIntake(options: IntakeOptions): Intake {
   let count = 0;
   let transactions = 0;
   let hasChanges = false;
-  let isNotified = false;
   const relations = new Set<number>();
   const typesInUse = new Set<number>();
 
   let xid: number | undefined;
-  // What is known was asked for when every transaction below it had ended.
+  // What is known was asked for when this transaction had ended, and every one below the horizon.
+  let asked: number | undefined;
   let horizon: number | undefined;
   // At their place in the WAL: what was written before is read by what was true then. What is behind, as while it
   // catches up, and after TRUNCATE, which has PostgreSQL describe a relation again, is known without being asked anew.
   const refresh = async (): Promise<void> => {
-    if (xid !== undefined && horizon !== undefined && isBefore(xid, horizon)) return stitch.refresh();
+    if (xid !== undefined && horizon !== undefined && (xid === asked || isBefore(xid, horizon))) {
+      return stitch.refresh();
+    }
     horizon = await oldestTransaction(source, xid);
+    asked = xid;
     types.forget();
     await types.load([...typesInUse]);
     tables = await readTableHistory(source);
@@ -96,9 +97,7 @@ export function openIntake(options: IntakeOptions): Intake {
   // PostgreSQL describes a relation once, and again when it was altered.
   const isChangeOfSchema = (message: PgoutputMessage): boolean => {
     if (message.kind === "relation") return relations.has(message.oid) || !tables?.has(message.oid);
-    const isOne = message.kind === "message" && message.prefix === "_bemi" && isNotice(message.content);
-    isNotified ||= isOne;
-    return isOne;
+    return message.kind === "message" && message.prefix === "_bemi" && isNotice(message.content);
   };
 
   const consume = async (messages: readonly RawMessage[], writer: Writer): Promise<void> => {
@@ -164,9 +163,6 @@ export function openIntake(options: IntakeOptions): Intake {
     },
     get transactions() {
       return transactions;
-    },
-    get isNotified() {
-      return isNotified;
     },
   };
 }

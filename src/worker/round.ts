@@ -93,8 +93,7 @@ async function attempt(link: Link, limit: number, isCareful: boolean): Promise<R
   const isWorthIt = await traced(link.tracer, "bemi.peek", async (span) => {
     try {
       const first = await nextToWrite(batches, intake);
-      const isAwaited = link.heartbeat.isBack || intake.isNotified;
-      if (!first && !isAwaited && !isMore() && target() - confirmed < IDLE_BYTES) return false;
+      if (!first && !link.heartbeat.isBack && !isMore() && target() - confirmed < IDLE_BYTES) return false;
       counts = await write(link, isCareful, async (writer) => {
         // Between two rounds nobody holds the slot: another program may have read it, and what it read is gone.
         if (confirmed > writer.endLsn) throw new LostMeanwhile();
