@@ -1,5 +1,6 @@
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
@@ -50,7 +51,8 @@ async function onTerminal(args: readonly string[], env: Io["env"], terminal: Par
 const parsed = (lines: string): unknown[] =>
   lines.split("\n").slice(0, -1).map((line) => JSON.parse(line) as unknown);
 
-test("every command has help with examples, on stdout, asked for in any way", () => {
+test("every command has help with examples, on stdout, asked for in any way, and is in the README's table", () => {
+  const readme = readFileSync(`${root}README.md`, "utf8");
   const help = bemi(["--help"]);
   const names = [...help.stdout.matchAll(/^ {2}([a-z][a-z-]+) .*$/gm)].map((match) => match[1] ?? "")
     .filter((name) => name !== "help");
@@ -58,6 +60,7 @@ test("every command has help with examples, on stdout, asked for in any way", ()
   for (const name of names) {
     const { status, stdout, stderr } = bemi([name, "--help"]);
     expect([name, status, stderr, /^Examples?:\n {2}bemi /m.test(stdout)]).toEqual([name, 0, "", true]);
+    expect(readme).toMatch(new RegExp(`^\\| .*\`bemi ${name}\\b.*\\|$`, "m"));
   }
   expect(bemi(["help"])).toEqual(help);
   expect(bemi(["help", "changes"])).toEqual(bemi(["changes", "--help"]));
