@@ -81,6 +81,15 @@ describe.each(["npm", "bun"])("the packed package, installed by %s", (manager) =
     expect(stdout).toBe("");
   });
 
+  test("has a demo that names what it runs on", () => {
+    const { status, stderr } = spawnSync("node_modules/.bin/bemi", ["demo"], {
+      cwd: folder,
+      encoding: "utf8",
+    });
+    expect([status, stderr]).toEqual([1, expect.stringMatching(/^bemi: The demo needs the package hono\n/)]);
+    expect(stderr).toContain("npm install hono @electric-sql/pglite");
+  });
+
   onEachServer("on a server", (open) => {
     test("has the README's commands", async () => {
       const readme = readFileSync(join(root, "README.md"), "utf8");

@@ -4,24 +4,45 @@ import { drizzle } from "drizzle-orm/pglite";
 import pg from "pg";
 import { expect, test } from "vitest";
 import type { DatabaseLike } from "../src/database/port.ts";
-import { asOf, changes, history, planRevert, revert } from "../src/history/mod.ts";
 import {
+  asOf,
+  changes,
+  groups,
+  history,
+  planRevert,
+  revert,
+  revertScript,
+  scoped,
+} from "../src/history/mod.ts";
+import {
+  baseline,
   doctor,
+  importChanges,
   install,
   maintain,
+  planTracking,
+  reconcile,
+  seal,
   status,
   track,
   trackAll,
   uninstall,
   untrack,
 } from "../src/install/mod.ts";
-import { mark } from "../src/testing/mod.ts";
+import { changesWithin, mark } from "../src/testing/mod.ts";
+import { createSlot } from "../src/worker/mod.ts";
 import { onPglite } from "./support/databases.ts";
 
 const CALLS: Readonly<Record<string, (db: DatabaseLike, schema?: string) => Promise<unknown>>> = {
   track: (db, schema) => track(db, "todos", { schema }),
   untrack: (db, schema) => untrack(db, "todos", { schema }),
   trackAll: (db, schema) => trackAll(db, { schema }),
+  planTracking: (db, schema) => planTracking(db, undefined, { schema }),
+  baseline: (db, schema) => baseline(db, "todos", { schema }),
+  reconcile: (db, schema) => reconcile(db, { schema }),
+  seal: (db, schema) => seal(db, { schema }),
+  importChanges: (db, schema) => importChanges(db, "public.changes", { schema }),
+  createSlot: (db, schema) => createSlot(db, { schema }),
   maintain: (db, schema) => maintain(db, { schema }),
   status: (db, schema) => status(db, { schema }),
   doctor: (db, schema) => doctor(db, { schema }),
@@ -31,6 +52,10 @@ const CALLS: Readonly<Record<string, (db: DatabaseLike, schema?: string) => Prom
   asOf: (db, schema) => asOf(db, "todos", "2026-01-01", { schema }),
   planRevert: (db, schema) => planRevert(db, { context: { user_id: 1 } }, { schema }),
   revert: (db, schema) => revert(db, { context: { user_id: 1 } }, { schema }),
+  revertScript: (db, schema) => revertScript(db, { context: { user_id: 1 } }, { schema }),
+  groups: (db, schema) => groups(db, { by: "table", schema }),
+  scoped: (db, schema) => scoped(db, { table: "todos", row: { id: 1 }, columns: ["id"], schema }).changes(),
+  changesWithin: (db, schema) => changesWithin(db, () => {}, { schema }),
   mark: (db, schema) => mark(db, { schema }),
 };
 

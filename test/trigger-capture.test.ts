@@ -626,8 +626,10 @@ onEachServer("trigger capture", (open) => {
         await tx`update todos set n = n + 1 where id = ${a}`;
         await tx`update todos set n = n + 1 where id = ${b}`;
       })));
+    const changes = await seen(database.port);
+    expect(changes).toHaveLength(5 + 2 * 200);
     const last = new Map<string, unknown>();
-    for (const change of await seen(database.port)) {
+    for (const change of changes) {
       if (change.operation === "UPDATE") expect(change.before.n).toBe(last.get(change.key ?? ""));
       last.set(change.key ?? "", change.after.n);
     }
