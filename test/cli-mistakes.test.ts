@@ -208,6 +208,18 @@ onEachServer("the command line, used wrongly", (open) => {
       status: 2,
       stderr: expect.stringContaining("Write a time such as"),
     });
+    for (
+      const [args, said] of [
+        [["track", "pg_class"], /as it is a system catalog\n {2}What can be tracked are tables/],
+        [["init", "bemi.changes"], /as it belongs to the log itself\n {2}What can be tracked are tables/],
+        [
+          ["track", "app.lists", "--mask", "id"],
+          /Cannot mask the primary key of app\.lists[^\n]*\n {2}Mask other/,
+        ],
+      ] as const
+    ) {
+      expect(bemi(args, env)).toEqual({ status: 1, stdout: "", stderr: expect.stringMatching(said) });
+    }
     expect(bemi(["untrack", "app.lists"], env).stderr).toBe("No longer tracking app.lists\n");
     expect(bemi(["untrack", "app.lists"], env)).toMatchObject({
       status: 0,

@@ -61,7 +61,9 @@ function send(lane: Lane, query: Query): Query {
 function end(command: "commit" | "rollback", lane: Lane, sql: QueryMaker, query: Query): Promise<unknown> {
   if (!lane.isOpen()) {
     return Promise.resolve(
-      new BemiError("connection_failed", "The connection closed before the transaction was committed"),
+      new BemiError("connection_failed", "The connection closed before the transaction was committed", {
+        hint: "It was rolled back: try again.",
+      }),
     );
   }
   const made = sql.unsafe(command);

@@ -790,7 +790,8 @@ declare
   v_relation regclass;
 begin
   if v_reason is not null then
-    raise wrong_object_type using message = format('Cannot track %s, as %s', a_relation, v_reason);
+    raise wrong_object_type using message = format('Cannot track %s, as %s', a_relation, v_reason),
+      hint = 'What can be tracked are tables, partitioned and foreign ones too.';
   end if;
   if not (select pg_has_role(session_user, relowner, 'usage') from pg_class where oid = a_relation) then
     raise insufficient_privilege using
@@ -816,7 +817,8 @@ begin
   end if;
   if v_masked && "bemi".key_columns(v_root) then
     raise invalid_parameter_value using
-      message = format('Cannot mask the primary key of %s: it identifies the changes', a_relation);
+      message = format('Cannot mask the primary key of %s: it identifies the changes', a_relation),
+      hint = 'Mask other columns, or give the table a key that may be seen.';
   end if;
   for v_relation in select "bemi".with_descendants(v_root) loop
     insert into "bemi".tracked_tables as t (relation, root, schema, name, former_replica_identity, capture, ignored, masked, is_strict, is_polled)

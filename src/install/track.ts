@@ -123,7 +123,11 @@ export async function planTracking(
     [names === undefined ? null : JSON.stringify(names)],
   );
   const refused = found.find(({ refusal }) => refusal !== null);
-  if (refused) throw new BemiError("not_trackable", `Cannot track ${refused.name}, as ${refused.refusal}`);
+  if (refused) {
+    throw new BemiError("not_trackable", `Cannot track ${refused.name}, as ${refused.refusal}`, {
+      hint: "What can be tracked are tables, partitioned and foreign ones too.",
+    });
+  }
   const foreign = found.filter(({ owned }) => !owned).map(({ name }) => name);
   if (foreign.length > 0) {
     throw new BemiError(
