@@ -63,10 +63,9 @@ for (const version of values.server.split(",")) {
   for (const encoding of servers ? ENCODINGS : ENCODINGS.slice(0, 1)) {
     const name = `${version} ${encoding}`;
     await using runner = openRunner(servers, encoding);
-    const indexes = Array.from({ length: runs }, (_, n) => n).filter((n) =>
-      !servers || encodingOf(n) === encoding
-    )
-      .filter((n) => values.only === undefined ? n >= (progress.next[name] ?? 0) : n === Number(values.only));
+    const all = values.only === undefined ? Array.from({ length: runs }, (_, n) => n) : [Number(values.only)];
+    const indexes = all.filter((n) => !servers || encodingOf(n) === encoding)
+      .filter((n) => values.only !== undefined || n >= (progress.next[name] ?? 0));
     for (let at = 0; at < indexes.length && !isOver(); at += Number(values.batch)) {
       const batch = indexes.slice(at, at + Number(values.batch));
       await examine(runner, batch, name);
