@@ -1955,17 +1955,19 @@ end
 $$;
 
 -- What the worker has to know of tracked tables to read their rows in the WAL: of these, or of all if that is NULL. Types
--- are described once for all tables that have the same, and most have none that are more than a string.
+-- are described once for all tables that have the same, and most have none that are more than a string. A partition goes by its
+-- root's name: before PostgreSQL 15 its rows can come as its own all the same, when it was attached in their transaction.
 create function "bemi".table_facts(a_relations oid[], out relation oid, out facts jsonb) returns setof record
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
   with tracked as materialized (
-    select c.oid, n.nspname, c.relname, c.relkind, t.root, t.ignored, t.masked, t.masked_numbers, array(
+    select c.oid, n.nspname, r.relname, r.relkind, t.root, t.ignored, t.masked, t.masked_numbers, array(
       select distinct a.atttypid from pg_attribute a join "bemi".structured_types y on y.oid = a.atttypid
       where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.atttypid) as types
-    from "bemi".tracked_tables t join pg_class c on c.oid = t.relation join pg_namespace n on n.oid = c.relnamespace
+    from "bemi".tracked_tables t join pg_class c on c.oid = t.relation
+      join pg_class r on r.oid = t.root join pg_namespace n on n.oid = r.relnamespace
     where a_relations is null or t.relation = any (a_relations)
   ), described as materialized (
     select d.types, "bemi".describe_types(d.types) as rows from (select distinct types from tracked) d

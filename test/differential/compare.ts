@@ -6,8 +6,11 @@ export interface Circumstances {
   readonly version: number;
   /** Whether a transaction was prepared, and committed after a later one: a trigger cannot know that order. */
   readonly isOverlapping: boolean;
-  /** Columns that were generated at some time, which the WAL has not before PostgreSQL 18. */
-  readonly generated: ReadonlySet<string>;
+  /**
+   * Columns that were generated at some time, which the WAL has not before PostgreSQL 18, or added to a partitioned
+   * table, whose default it has not before 15.
+   */
+  readonly unseen: ReadonlySet<string>;
   /** Tables whose rows an ALTER or a DROP has changed, of which no path tells. */
   readonly rewritten: ReadonlySet<string>;
   /** Tables that a foreign key's cascade writes: in the WAL, without the client's statement. */
@@ -173,7 +176,7 @@ function normalise(name: LaneName, rows: readonly Row[], circumstances: Circumst
     return row.operation !== "UPDATE" || without(row.before, ignored) !== without(row.after, ignored);
   });
   const comparable =
-    (circumstances.version < 18 ? own.flatMap((row) => withoutGenerated(row, circumstances)) : own)
+    (circumstances.version < 18 ? own.flatMap((row) => withoutUnseen(row, circumstances)) : own)
       .map((row) => ({ ...row, context: row.context && comparableContext(row, circumstances) }));
   // What is renamed counts from there on in the WAL, and not from the commit.
   return circumstances.isOverlapping
@@ -219,9 +222,9 @@ function merged(rows: readonly Row[]): Row[] {
   return result;
 }
 
-function withoutGenerated(row: Row, { generated }: Circumstances): Row[] {
+function withoutUnseen(row: Row, { unseen }: Circumstances): Row[] {
   const strip = (json: string): string => {
-    const members = objectMembers(json)?.filter(([key]) => !generated.has(`${row.table}.${key}`)) ?? [];
+    const members = objectMembers(json)?.filter(([key]) => !unseen.has(`${row.table}.${key}`)) ?? [];
     return `{${members.map(([key, value]) => `${JSON.stringify(key)}: ${value}`).join(", ")}}`;
   };
   const { before, after } = { before: strip(row.before), after: strip(row.after) };

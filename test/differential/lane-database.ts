@@ -33,7 +33,10 @@ const COLLECT = `
 const COLLECT_PLAIN = `
   select json_build_object('transaction', xid::text::bigint, 'schema', schema, 'table', "table", 'operation', operation, 'statement', statement,
     'key', key, 'former', former, 'before', before::text, 'after', after::text, 'context', context)::text as json
-  from audit.log where substring(schema from '^s([0-9]+)z')::int >= $1::text::int order by number`;
+  from audit.log
+  -- 1.0 is 1, and no change.
+  where substring(schema from '^s([0-9]+)z')::int >= $1::text::int and not (operation = 'UPDATE' and before = after)
+  order by number`;
 
 /** The changes of the scenarios from a number on. */
 export async function collectFrom(name: LaneName, inspect: Database, first: number): Promise<Row[]> {

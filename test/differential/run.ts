@@ -23,7 +23,8 @@ interface Run {
   readonly prefix: string;
   readonly statements: Statement[];
   readonly results: Map<LaneName, string[]>;
-  readonly generated: Set<string>;
+  /** By table and name, columns of which the WAL has not all. */
+  readonly unseen: Set<string>;
   /** Whether a prepared transaction was committed after a later one. */
   isOverlapping: boolean;
 }
@@ -73,7 +74,7 @@ export async function runBatch(world: World, scenarios: readonly Scenario[]): Pr
           {
             version: plain.version,
             isOverlapping: run.isOverlapping,
-            generated: run.generated,
+            unseen: run.unseen,
             rewritten: new Set(
               run.statements.flatMap(({ sql }) => REWRITES.exec(sql.replaceAll('"', ""))?.[1] ?? []),
             ),
@@ -130,19 +131,24 @@ async function compose(plain: Lane, scenario: Scenario): Promise<Run> {
     prefix,
     statements: [],
     results: new Map([[plain.name, []]]),
-    generated: new Set(),
+    unseen: new Set(),
     isOverlapping: false,
   };
   const results = run.results.get(plain.name) as string[];
   let live: Live = { schema: prefix, tables: [], composites: [] };
+  let first: ReadonlySet<string> | undefined;
   const look = async (): Promise<void> => {
     // In a transaction that failed there is nothing to see.
     live = await readLive(plain.session, prefix).catch(() => live);
     if (!live.schema) live = { schema: prefix, tables: [], composites: [] };
-    for (const table of live.tables) {
-      for (const column of table.columns) {
-        if (column.generated) run.generated.add(`${table.name}.${column.name}`);
-      }
+    const all = live.tables.flatMap((table) => table.columns.map((column) => ({ table, column })));
+    const original = ({ table, column }: (typeof all)[number]): string =>
+      `${table.name.slice(0, 2)}.${column.name}`;
+    first ??= new Set(all.map(original));
+    for (const one of all) {
+      // The default of one that was added is unknown to a root before PostgreSQL 15.
+      const isUnknown = plain.version < 15 && one.table.kind === "p" && !first.has(original(one));
+      if (one.column.generated || isUnknown) run.unseen.add(`${one.table.name}.${one.column.name}`);
     }
   };
   const send = async (statement: Statement | string): Promise<string> => {
