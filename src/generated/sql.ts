@@ -1955,8 +1955,8 @@ end
 $$;
 
 -- What the worker has to know of tracked tables to read their rows in the WAL: of these, or of all if that is NULL. Types
--- are described once for all tables that have the same, and most have none that are more than a string. A partition goes by its
--- root's name: before PostgreSQL 15 its rows can come as its own all the same, when it was attached in their transaction.
+-- are described once for all tables that have the same, and most have none that are more than a string. A partition goes by
+-- its root's name: before PostgreSQL 15 its rows can come as its own all the same, when it was attached in their transaction.
 create function "bemi".table_facts(a_relations oid[], out relation oid, out facts jsonb) returns setof record
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$

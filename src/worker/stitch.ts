@@ -223,7 +223,7 @@ export function stitcher(catalog: Catalog): Stitcher {
         const table = tableAt(message.relation, lsn);
         if (!table) return;
         const attributed = latest(table, ["INSERT", "UPDATE"]);
-        const half = attributed?.operation === "UPDATE" ? moves.get(message.relation)?.shift() : undefined;
+        const half = attributed?.operation === "UPDATE" ? moves.get(table.root)?.shift() : undefined;
         const after = table.image(message.after);
         if (half) {
           emit(change(table, "UPDATE", half.position, half.index, half.context, half.before, after));
@@ -256,9 +256,9 @@ export function stitcher(catalog: Catalog): Stitcher {
         const before = table.image(message.before, undefined, message.beforeIsKey);
         const context = attributed?.context ?? fallback;
         if (attributed?.operation === "UPDATE") {
-          const waiting = moves.get(message.relation) ?? [];
+          const waiting = moves.get(table.root) ?? [];
           waiting.push({ table, before, position: lsn, index: index++, context });
-          moves.set(message.relation, waiting);
+          moves.set(table.root, waiting);
           return;
         }
         emit(change(table, "DELETE", lsn, index++, context, before, undefined));

@@ -14,6 +14,7 @@ export interface TableFacts {
   readonly keys: readonly string[];
   readonly ignored: readonly string[];
   readonly masked: readonly string[];
+  /** Whether it is a partitioned table or one of its partitions. */
   readonly isPartitioned: boolean;
   /** Inheritance parents, nearest first: a statement that names one of them writes this table's rows too. */
   readonly ancestors: readonly number[];
@@ -89,6 +90,11 @@ export class Table {
   /** It may go on with a partitioned table's former name too, which it sent for the same partition's rows. */
   get name(): string {
     return this.facts?.isNoted ? this.facts.name : this.relation.name;
+  }
+
+  /** The table that a partition is of, or the table itself. */
+  get root(): number {
+    return this.facts?.isPartitioned ? this.family.at(-1) ?? this.relation.oid : this.relation.oid;
   }
 
   /** Whether this is what the table was like there. */

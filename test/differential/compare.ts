@@ -187,7 +187,8 @@ function normalise(name: LaneName, rows: readonly Row[], circumstances: Circumst
 function comparableContext({ table, operation, context }: Row, circumstances: Circumstances): string {
   const { cascaded, hidden, withoutContext } = circumstances;
   if (withoutContext.has(table)) {
-    return JSON.stringify((objectMembers(context) ?? []).filter(([key]) => key === "db"));
+    return JSON.stringify((objectMembers(context) ?? []).filter(([key]) => key === "db"))
+      .replace(/, \\"context_error\\": \\"[\w ]*\\"/, "");
   }
   const isCascade = cascaded.has(table.slice(0, 2)) && ["UPDATE", "DELETE"].includes(operation);
   return isCascade || hidden.has(table) && operation === "CREATE" ? without(context, ["SQL"]) : context;

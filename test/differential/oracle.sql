@@ -28,10 +28,23 @@ $$;
 create function audit.begin_statement() returns trigger
 language plpgsql set search_path = pg_catalog
 as $$
+declare
+  v_name text := 'audit.of_' || coalesce(pg_partition_root(tg_relid), tg_relid)::oid;
 begin
-  -- By table: a row trigger may write others before the rows of this statement are captured.
-  perform set_config('audit.of_' || coalesce(pg_partition_root(tg_relid), tg_relid)::oid, tg_op, true);
+  -- By table, innermost first: a row trigger may write others, or this one, before the rows of this statement are captured.
+  perform set_config(v_name, tg_op || ',' || coalesce(current_setting(v_name, true), ''), true);
   perform set_config('audit.context', coalesce(current_setting('bemi.context', true), ''), true);
+  return null;
+end
+$$;
+
+create function audit.end_statement() returns trigger
+language plpgsql set search_path = pg_catalog
+as $$
+declare
+  v_name text := 'audit.of_' || coalesce(pg_partition_root(tg_relid), tg_relid)::oid;
+begin
+  perform set_config(v_name, regexp_replace(coalesce(current_setting(v_name, true), ''), tg_op || ',', ''), true);
   return null;
 end
 $$;
@@ -49,7 +62,7 @@ declare
   v_former text := case tg_op when 'UPDATE' then audit.key_of(v_root, v_before) end;
 begin
   insert into audit.log (xid, statement, schema, "table", operation, key, former, before, after, context)
-  select pg_current_xact_id(), coalesce(current_setting('audit.of_' || v_root, true), ''), n.nspname, c.relname,
+  select pg_current_xact_id(), split_part(coalesce(current_setting('audit.of_' || v_root, true), ''), ',', 1), n.nspname, c.relname,
     case tg_op when 'INSERT' then 'CREATE' else tg_op end, v_key, case when v_former <> v_key then v_former end,
     coalesce(v_before, '{}'), coalesce(v_after, '{}'), current_setting('audit.context', true)
   from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = v_root;
@@ -86,6 +99,7 @@ begin
     end if;
     if not exists (select from pg_trigger where tgrelid = v_table.oid and tgname = 'aa_begin') then
       execute format('create trigger aa_begin before insert or update or delete on %s for each statement execute function audit.begin_statement()', v_table.name);
+      execute format('create trigger aa_end after insert or update or delete on %s for each statement execute function audit.end_statement()', v_table.name);
       execute format('create trigger aa_truncate after truncate on %s for each statement execute function audit.capture()', v_table.name);
     end if;
     for v_trigger in
