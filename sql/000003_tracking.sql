@@ -40,14 +40,12 @@ create table "bemi".emission (
   seal text
 );
 
-insert into "bemi".emission (omits_statements) values (false);
-
--- Whether all of that is as it is at first, and text in UTF-8 already. The answer is the body of
--- this function, which PL/pgSQL takes into its plans: to read the table before each statement would cost as much as
--- the message.
+-- Whether all of that is as it is at first, and the database in an encoding whose bytes messages may have as they are. The
+-- answer is the body of this function, which PL/pgSQL takes into its plans: to read the table before each statement would
+-- cost as much as the message.
 create function "bemi".is_plain_emission() returns boolean
 language sql stable
-return getdatabaseencoding() = 'UTF8';
+return false;
 
 -- The same for trigger capture, which needs to know of statements alone.
 create function "bemi".keeps_statements() returns boolean
@@ -59,20 +57,37 @@ create function "bemi".follows_ddl() returns boolean
 language sql stable
 return false;
 
+-- Gives these functions their bodies. Also called where a slot is made: a dump may have come from a database in another
+-- encoding.
+create function "bemi".settle_emission() returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_keeps boolean := (select not omits_statements from "bemi".emission);
+  v_is_plain boolean := v_keeps and (select seal is null from "bemi".emission) and getdatabaseencoding() in ('UTF8', 'SQL_ASCII');
+begin
+  if v_is_plain <> "bemi".is_plain_emission() then
+    execute 'create or replace function "bemi".is_plain_emission() returns boolean language sql stable return ' || v_is_plain;
+  end if;
+  if v_keeps <> "bemi".keeps_statements() then
+    execute 'create or replace function "bemi".keeps_statements() returns boolean language sql stable return ' || v_keeps;
+  end if;
+end
+$$;
+
 create function "bemi".note_emission() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  execute 'create or replace function "bemi".is_plain_emission() returns boolean language sql stable return '
-    || case when new.omits_statements or new.seal is not null then 'false' else 'getdatabaseencoding() = ''UTF8''' end;
-  execute 'create or replace function "bemi".keeps_statements() returns boolean language sql stable return '
-    || not new.omits_statements;
+  perform "bemi".settle_emission();
   return null;
 end
 $$;
 
-create trigger note_emission after update on "bemi".emission
+create trigger note_emission after insert or update on "bemi".emission
   for each row execute function "bemi".note_emission();
+
+insert into "bemi".emission (omits_statements) values (false);
 
 create function "bemi".note_masks() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
@@ -200,7 +215,7 @@ as $$
     ('context', null, case when t.is_polled
       then 'create trigger %I before insert or truncate on %s for each statement execute function "bemi".emit_context()'
       else 'create trigger %I before insert or update or delete or truncate on %s for each statement execute function "bemi".emit_context()' end),
-    ('hold', null, 'create trigger %I before update or delete on %s for each statement execute function "bemi".emit_context(''hold'')'),
+    ('hold', null, 'create trigger %I before update or delete on %s for each statement execute function "bemi".hold_context()'),
     ('held', true, 'create trigger %I before update or delete on %s for each row when (current_setting(''bemi.held'', true) <> '''') execute function "bemi".emit_held()'),
     ('insert', false, 'create trigger %I after insert on %s referencing new table as bemi_new for each statement execute function "bemi".capture_statement()'),
     ('update', false, 'create trigger %I after update on %s referencing old table as bemi_old new table as bemi_new for each statement execute function "bemi".capture_statement()'),

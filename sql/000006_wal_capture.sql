@@ -53,16 +53,16 @@ as $$
   select secret, enforced_from from "bemi".seal
 $$;
 
--- A context message: the version, then a JSON array of texts, the database's own facts first. No text can pass for
--- another, and none that is missing swallows the message.
+-- A context message: the version, then what PostgreSQL quotes, the database's own facts first, and last the statement. No text
+-- can pass for another, and none that is missing swallows the message.
 create function "bemi".emit_message(
   a_root oid, a_leaf oid, a_operation text, a_statement text, a_context text, a_claims text, a_client text, a_seal text
 ) returns void
 language sql volatile set search_path = pg_catalog, pg_temp
 as $$
-  select pg_logical_emit_message(true, '_bemi', convert_to('1' || json_build_array(a_root, a_leaf, a_operation, pg_trigger_depth(),
-    session_user, current_setting('role', true), pg_backend_pid(), current_setting('application_name', true),
-    a_statement, a_context, a_claims, a_client, a_seal)::text, "bemi".message_encoding()))
+  select pg_logical_emit_message(true, '_bemi', convert_to(format('1%s %s %s %s %L %L %L %L %L %L %L %s',
+    a_root, a_leaf, pg_backend_pid(), a_operation, session_user, current_setting('role', true),
+    current_setting('application_name', true), a_context, a_claims, a_client, a_seal, a_statement), "bemi".message_encoding()))
 $$;
 
 -- What the application said of its statement: in the setting, in a comment behind the statement, in a header.
@@ -92,37 +92,52 @@ begin
 end
 $$;
 
--- Runs before every statement on every tracked table, so mostly it is one condition and one expression without a table: in
--- PL/pgSQL each is prepared anew in each transaction, and each function in it looked up.
+-- What emit_context() leaves: a comment or a header said something, messages are sealed, leave out statements, or have to be
+-- brought into UTF-8.
+create function "bemi".emit_said(a_relation oid, a_operation text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_said record := "bemi".said(pg_trigger_depth());
+begin
+  perform "bemi".emit_message(pg_partition_root(a_relation), a_relation, a_operation,
+    v_said.statement, v_said.context, v_said.claims, v_said.client, (select seal from "bemi".emission));
+end
+$$;
+
+-- Runs before every statement on every tracked table, so mostly it is one expression, as emit_message() has it: in PL/pgSQL
+-- each is prepared anew in each transaction, and so is each function and operator in it. What is NULL, where the statement
+-- has a comment, is no message. A search_path to set would cost as much as all of that on PostgreSQL 15, so every name is
+-- qualified instead.
 create function "bemi".emit_context() returns trigger
+language plpgsql security definer
+as $$
+begin
+  if not "bemi".is_plain_emission() or pg_catalog.current_setting('request.headers', true) operator(pg_catalog.<>) ''
+    or pg_catalog.pg_logical_emit_message(true, '_bemi', pg_catalog.format('1%s %s %s %s %L %L %L %L %L NULL NULL ',
+      pg_catalog.pg_partition_root(tg_relid)::pg_catalog.oid, tg_relid, pg_catalog.pg_backend_pid(), tg_op, session_user,
+      pg_catalog.current_setting('role', true), pg_catalog.current_setting('application_name', true),
+      pg_catalog.current_setting('bemi.context', true), pg_catalog.current_setting('request.jwt.claims', true))
+      operator(pg_catalog.||) case when pg_catalog.pg_trigger_depth() operator(pg_catalog.>) 1 then ''
+        when pg_catalog.strpos(pg_catalog.current_query(), ' Bemi*/') operator(pg_catalog.=) 0
+          then pg_catalog.left(pg_catalog.current_query(), 1000) end) is null
+  then
+    perform "bemi".emit_said(tg_relid, tg_op);
+  end if;
+  return null;
+end
+$$;
+
+-- In its place on polled tables: held back until a row matches, since a message makes a transaction that would need no commit
+-- in the WAL. Anybody can read and write a setting: so neither the seal nor what only the database knows is in it.
+create function "bemi".hold_context() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_lsn pg_lsn;
-  v_said record;
-  v_statement text;
+  v_statement text := coalesce(pg_partition_root(tg_relid), tg_relid)::oid || tg_op;
 begin
-  if "bemi".is_plain_emission() and tg_nargs = 0 and coalesce(current_setting('request.headers', true), '') = ''
-    and (pg_trigger_depth() > 1 or current_query() not like '% Bemi*/%')
-  then
-    -- As emit_message() has it.
-    v_lsn := pg_logical_emit_message(true, '_bemi', '1' || json_build_array(pg_partition_root(tg_relid)::oid, tg_relid,
-      tg_op, pg_trigger_depth(), session_user, current_setting('role', true), pg_backend_pid(),
-      current_setting('application_name', true), case when pg_trigger_depth() <= 1 then left(current_query(), 1000) end,
-      current_setting('bemi.context', true), current_setting('request.jwt.claims', true), null, null)::text);
-    return null;
-  end if;
-  v_said := "bemi".said(pg_trigger_depth());
-  if tg_nargs = 0 then
-    perform "bemi".emit_message(pg_partition_root(tg_relid), tg_relid, tg_op,
-      v_said.statement, v_said.context, v_said.claims, v_said.client, (select seal from "bemi".emission));
-  else
-    -- Held back until a row matches: a message makes a transaction that would need no commit in the WAL. Anybody can read
-    -- and write a setting: so neither the seal nor what only the database knows is in it.
-    v_statement := coalesce(pg_partition_root(tg_relid), tg_relid)::oid || tg_op;
-    perform set_config('bemi.held', (coalesce("bemi".parse_object(current_setting('bemi.held', true)), '{}')
-      || jsonb_build_object(v_statement, v_said))::text, true);
-  end if;
+  perform set_config('bemi.held', (coalesce("bemi".parse_object(current_setting('bemi.held', true)), '{}')
+    || jsonb_build_object(v_statement, "bemi".said(pg_trigger_depth())))::text, true);
   return null;
 end
 $$;
@@ -153,6 +168,7 @@ as $$
 declare
   v_name text := "bemi".own_name();
 begin
+  perform "bemi".settle_emission();
   if not exists (select from pg_publication where pubname = v_name) then
     execute format('create publication %I with (publish_via_partition_root = true%s)', v_name,
       case when current_setting('server_version_num')::integer >= 180000 then ', publish_generated_columns = stored' end);

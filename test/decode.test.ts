@@ -89,18 +89,34 @@ test("binary COPY is split into its rows, wherever the chunks break", () => {
   ));
 });
 
-const message = (...fields: string[]): Buffer => Buffer.from(`1${JSON.stringify(fields)}`);
-const FACTS = ["10", "10", "UPDATE", "1", "app", "app", "42", "web"] as const;
+/** As `format('%L')` writes it. */
+const quoted = (text: string): string =>
+  `${text.includes("\\") ? "E" : ""}'${text.replaceAll("\\", "\\\\").replaceAll("'", "''")}'`;
+const message = (
+  { application = "web", statement = "", context = "", claims = "", client = "" }: Readonly<
+    Record<string, string>
+  >,
+): Buffer =>
+  Buffer.from(
+    `1 10 42 UPDATE ${
+      ["app", "none", application, context, claims, client].map(quoted).join(" ")
+    } NULL ${statement}`,
+  );
+
+// Quotes, backslashes, blanks and NULL more often than by chance.
+const anyText = fc.oneof(
+  fc.string({ unit: "binary" }),
+  fc.array(fc.constantFrom("'", "\\", " ", "E", "NULL", "a")).map((parts) => parts.join("")),
+);
 
 test("no field of a message can pass for another, whatever it holds", () => {
-  fc.assert(fc.property(fc.string({ unit: "binary" }), fc.string({ unit: "binary" }), (name, statement) => {
+  fc.assert(fc.property(anyText, anyText, (name, statement) => {
     const [safeName, safeStatement] = [name, statement].map((value) => Buffer.from(value).toString());
-    const parsed = parseMessage(
-      message(...FACTS.slice(0, 7), safeName ?? "", safeStatement ?? "", '{"a": 1}', "", ""),
-    );
+    const parsed = parseMessage(message({ application: safeName ?? "", statement: safeStatement ?? "" }));
     const context = JSON.parse(parsed?.context ?? "null") as Record<string, unknown>;
     expect(context.db).toEqual({ user: "app", role: "app", pid: 42, application_name: safeName });
     expect(context.SQL).toBe(safeStatement || undefined);
+    expect(parsed?.seal).toBeUndefined();
   }));
   fc.assert(fc.property(fc.uint8Array({ maxLength: 80 }), (bytes) => {
     parseMessage(Buffer.from([0x31, ...bytes]));
@@ -110,12 +126,12 @@ test("no field of a message can pass for another, whatever it holds", () => {
 test("numbers and order of a context stay as they were written; what is no object is marked", () => {
   const context =
     '{"big": 12345678901234567890, "price": 1.50, "db": {"user": "forged"}, "jwt": 1, "nested": {"a": [1, "}"]}}';
-  expect(parseMessage(message(...FACTS, "", context, '{"sub": "7"}', '{"page": "/"}'))?.context).toBe(
+  expect(parseMessage(message({ context, claims: '{"sub": "7"}', client: '{"page": "/"}' }))?.context).toBe(
     '{"big": 12345678901234567890, "price": 1.50, "nested": {"a": [1, "}"]}, "jwt": {"sub": "7"}, "client": {"page": "/"}, ' +
       '"db": {"user": "app", "role": "app", "pid": 42, "application_name": "web"}}',
   );
   for (const wrong of ["[1]", "no", '{"a": "\\u0000"}', "{"]) {
-    const parsed = parseMessage(message(...FACTS, "", wrong, "", ""));
+    const parsed = parseMessage(message({ context: wrong }));
     expect(JSON.parse(parsed?.context ?? "")).toMatchObject({ db: { context_error: expect.any(String) } });
   }
 });

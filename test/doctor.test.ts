@@ -162,9 +162,14 @@ const SABOTAGES: readonly Sabotage[] = [
     sql: "alter function bemi.capture_statement() security invoker",
   },
   {
+    title: "the context function runs as its caller",
+    name: "function-changed",
+    sql: "alter function bemi.emit_context() security invoker",
+  },
+  {
     title: "a capture function trusts the search path",
     name: "function-changed",
-    sql: "alter function bemi.emit_context() reset search_path",
+    sql: "alter function bemi.capture_row() reset search_path",
   },
   { title: "somebody may erase", name: "log-rights", sql: "grant delete on bemi.changes to pg_monitor" },
   { title: "everybody may read", name: "log-rights", sql: "grant select on bemi.changes to public" },

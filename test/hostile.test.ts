@@ -136,15 +136,25 @@ const EVIL = `create schema evil;
       'hashtextextended(text, integer) returns bigint', 'pg_has_role(name, oid, text) returns boolean',
       'pg_logical_emit_message(boolean, text, text) returns pg_lsn', 'pg_backend_pid() returns integer',
       'to_jsonb(anyelement) returns jsonb', 'clock_timestamp() returns timestamptz', 'octet_length(text) returns integer',
-      'json_build_object(text, oid, text, text) returns json', 'to_char(timestamp, text) returns text']
+      'json_build_object(text, oid, text, text) returns json', 'to_char(timestamp, text) returns text',
+      'format(text, oid, oid, integer, text, name, text, text, text, text) returns text', 'left(text, integer) returns text',
+      'pg_partition_root(regclass) returns regclass', 'pg_partition_root(oid) returns regclass',
+      'pg_trigger_depth() returns integer', 'current_query() returns text', 'strpos(text, text) returns integer']
     loop
       execute format('create function evil.%s language plpgsql as $f$ begin perform evil.never(); end $f$', v_name);
     end loop;
-    foreach v_name in array array['text, text', 'name, text', 'name, name', 'oid, oid'] loop
-      execute format('create function evil.equal(%s) returns boolean language plpgsql as $f$ begin perform evil.never(); end $f$', v_name);
-      execute format('create operator evil.= (leftarg = %s, rightarg = %s, function = evil.equal)',
+    foreach v_name in array array['text, text', 'name, text', 'name, name', 'oid, oid', 'integer, integer'] loop
+      execute format('create function evil.compare(%s) returns boolean language plpgsql as $f$ begin perform evil.never(); end $f$', v_name);
+      continue when v_name = 'integer, integer';
+      execute format('create operator evil.= (leftarg = %s, rightarg = %s, function = evil.compare)',
         split_part(v_name, ', ', 1), split_part(v_name, ', ', 2));
     end loop;
+    create operator evil.<> (leftarg = text, rightarg = text, function = evil.compare);
+    create operator evil.> (leftarg = integer, rightarg = integer, function = evil.compare);
+    create function evil.joined(text, text) returns text language plpgsql as $f$ begin perform evil.never(); end $f$;
+    create operator evil.|| (leftarg = text, rightarg = text, function = evil.joined);
+    create domain evil.oid as pg_catalog.oid check (false);
+    create domain evil.text as pg_catalog.text check (false);
     execute format('alter database %I set search_path = evil, pg_catalog, public', current_database());
   end $$;`;
 

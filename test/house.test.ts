@@ -131,6 +131,32 @@ test("the SQL means the same whatever the session's standard_conforming_strings"
   expect(plain).toEqual([]);
 });
 
+test("a function whose search_path is the caller's qualifies every function, operator and type", () => {
+  const loose: string[] = [];
+  const names: string[] = [];
+  for (const file of readdirSync(join(root, "sql"), { recursive: true, encoding: "utf8" })) {
+    if (!file.endsWith(".sql")) continue;
+    const text = readFileSync(join(root, "sql", file), "utf8");
+    for (const [, name = "", head = "", body = ""] of text.matchAll(FUNCTION)) {
+      if (head.includes("set search_path = pg_catalog, pg_temp")) continue;
+      names.push(name);
+      const unqualified = body.replace(/--[^\n]*/g, "").replace(/'(?:[^']|'')*'/g, "''")
+        // What is qualified, then what is grammar.
+        .replace(/\boperator\(pg_catalog\.[^\s)]+\)/g, " ").replace(/::pg_catalog\.\w+/g, " ")
+        .replace(/(?:\bpg_catalog|"bemi")\.\w+/g, " ").replace(/[(),;]|''|\b\d+\b/g, " ")
+        .match(/\S+/g)?.filter((word) => !GRAMMAR.test(word));
+      loose.push(...(unqualified ?? []).map((word) => `${name}: ${word}`));
+    }
+  }
+  expect(names).toEqual(["emit_context"]);
+  expect(loose).toEqual([]);
+});
+
+// A function with a RETURN is resolved when it is made.
+const FUNCTION = /create function "bemi"\.(\w+)\(((?:(?!\nreturn |\$\$)[^])*)\$\$([^]*?)\$\$/g;
+const GRAMMAR =
+  /^(?:begin|end|if|then|else|not|and|or|is|null|true|false|case|when|perform|return|tg_relid|tg_op|session_user)$/;
+
 test("the tarball holds the built package, its SQL and its papers, and nothing else", () => {
   const { stdout } = spawnSync("npm", ["pack", "--dry-run", "--json", "--ignore-scripts"], {
     cwd: root,

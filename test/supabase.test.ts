@@ -241,10 +241,9 @@ onEachServer("Supabase and PostgREST", (open) => {
           await sql.begin(async (tx) => {
             await tx.unsafe(`set local role ${role}`);
             await tx`select set_config('bemi.context', ${JSON.stringify({ ...forged, mine: true })}, true)`;
-            await tx`insert into todos (task) select ${role} where pg_logical_emit_message(true, '_bemi', (
-              select '1' || string_agg(length(f) || ':' || f, '' order by n) || '64:' || repeat('0', 64)
-              from unnest(array['todos'::regclass::oid::text, 'todos'::regclass::oid::text, 'INSERT', '1', 'postgres', 'postgres',
-                '1', '', '', '{"user_id": 1}', '', '']) with ordinality as fields (f, n))) is not null`;
+            await tx`insert into todos (task) select ${role} where pg_logical_emit_message(true, '_bemi', format(
+              '1%s %s %s %s %L %L %L %L %L %L %L ', null, 'todos'::regclass::oid, 1, 'INSERT', 'postgres', 'postgres', '',
+              '{"user_id": 1}', null, null, repeat('0', 64))) is not null`;
           });
         }
         const changes = await recorded(database, capture);

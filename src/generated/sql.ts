@@ -463,14 +463,12 @@ create table "bemi".emission (
   seal text
 );
 
-insert into "bemi".emission (omits_statements) values (false);
-
--- Whether all of that is as it is at first, and text in UTF-8 already. The answer is the body of
--- this function, which PL/pgSQL takes into its plans: to read the table before each statement would cost as much as
--- the message.
+-- Whether all of that is as it is at first, and the database in an encoding whose bytes messages may have as they are. The
+-- answer is the body of this function, which PL/pgSQL takes into its plans: to read the table before each statement would
+-- cost as much as the message.
 create function "bemi".is_plain_emission() returns boolean
 language sql stable
-return getdatabaseencoding() = 'UTF8';
+return false;
 
 -- The same for trigger capture, which needs to know of statements alone.
 create function "bemi".keeps_statements() returns boolean
@@ -482,20 +480,37 @@ create function "bemi".follows_ddl() returns boolean
 language sql stable
 return false;
 
+-- Gives these functions their bodies. Also called where a slot is made: a dump may have come from a database in another
+-- encoding.
+create function "bemi".settle_emission() returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_keeps boolean := (select not omits_statements from "bemi".emission);
+  v_is_plain boolean := v_keeps and (select seal is null from "bemi".emission) and getdatabaseencoding() in ('UTF8', 'SQL_ASCII');
+begin
+  if v_is_plain <> "bemi".is_plain_emission() then
+    execute 'create or replace function "bemi".is_plain_emission() returns boolean language sql stable return ' || v_is_plain;
+  end if;
+  if v_keeps <> "bemi".keeps_statements() then
+    execute 'create or replace function "bemi".keeps_statements() returns boolean language sql stable return ' || v_keeps;
+  end if;
+end
+$$;
+
 create function "bemi".note_emission() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  execute 'create or replace function "bemi".is_plain_emission() returns boolean language sql stable return '
-    || case when new.omits_statements or new.seal is not null then 'false' else 'getdatabaseencoding() = ''UTF8''' end;
-  execute 'create or replace function "bemi".keeps_statements() returns boolean language sql stable return '
-    || not new.omits_statements;
+  perform "bemi".settle_emission();
   return null;
 end
 $$;
 
-create trigger note_emission after update on "bemi".emission
+create trigger note_emission after insert or update on "bemi".emission
   for each row execute function "bemi".note_emission();
+
+insert into "bemi".emission (omits_statements) values (false);
 
 create function "bemi".note_masks() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
@@ -623,7 +638,7 @@ as $$
     ('context', null, case when t.is_polled
       then 'create trigger %I before insert or truncate on %s for each statement execute function "bemi".emit_context()'
       else 'create trigger %I before insert or update or delete or truncate on %s for each statement execute function "bemi".emit_context()' end),
-    ('hold', null, 'create trigger %I before update or delete on %s for each statement execute function "bemi".emit_context(''hold'')'),
+    ('hold', null, 'create trigger %I before update or delete on %s for each statement execute function "bemi".hold_context()'),
     ('held', true, 'create trigger %I before update or delete on %s for each row when (current_setting(''bemi.held'', true) <> '''') execute function "bemi".emit_held()'),
     ('insert', false, 'create trigger %I after insert on %s referencing new table as bemi_new for each statement execute function "bemi".capture_statement()'),
     ('update', false, 'create trigger %I after update on %s referencing old table as bemi_old new table as bemi_new for each statement execute function "bemi".capture_statement()'),
@@ -1708,16 +1723,16 @@ as $$
   select secret, enforced_from from "bemi".seal
 $$;
 
--- A context message: the version, then a JSON array of texts, the database's own facts first. No text can pass for
--- another, and none that is missing swallows the message.
+-- A context message: the version, then what PostgreSQL quotes, the database's own facts first, and last the statement. No text
+-- can pass for another, and none that is missing swallows the message.
 create function "bemi".emit_message(
   a_root oid, a_leaf oid, a_operation text, a_statement text, a_context text, a_claims text, a_client text, a_seal text
 ) returns void
 language sql volatile set search_path = pg_catalog, pg_temp
 as $$
-  select pg_logical_emit_message(true, '_bemi', convert_to('1' || json_build_array(a_root, a_leaf, a_operation, pg_trigger_depth(),
-    session_user, current_setting('role', true), pg_backend_pid(), current_setting('application_name', true),
-    a_statement, a_context, a_claims, a_client, a_seal)::text, "bemi".message_encoding()))
+  select pg_logical_emit_message(true, '_bemi', convert_to(format('1%s %s %s %s %L %L %L %L %L %L %L %s',
+    a_root, a_leaf, pg_backend_pid(), a_operation, session_user, current_setting('role', true),
+    current_setting('application_name', true), a_context, a_claims, a_client, a_seal, a_statement), "bemi".message_encoding()))
 $$;
 
 -- What the application said of its statement: in the setting, in a comment behind the statement, in a header.
@@ -1747,37 +1762,52 @@ begin
 end
 $$;
 
--- Runs before every statement on every tracked table, so mostly it is one condition and one expression without a table: in
--- PL/pgSQL each is prepared anew in each transaction, and each function in it looked up.
+-- What emit_context() leaves: a comment or a header said something, messages are sealed, leave out statements, or have to be
+-- brought into UTF-8.
+create function "bemi".emit_said(a_relation oid, a_operation text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_said record := "bemi".said(pg_trigger_depth());
+begin
+  perform "bemi".emit_message(pg_partition_root(a_relation), a_relation, a_operation,
+    v_said.statement, v_said.context, v_said.claims, v_said.client, (select seal from "bemi".emission));
+end
+$$;
+
+-- Runs before every statement on every tracked table, so mostly it is one expression, as emit_message() has it: in PL/pgSQL
+-- each is prepared anew in each transaction, and so is each function and operator in it. What is NULL, where the statement
+-- has a comment, is no message. A search_path to set would cost as much as all of that on PostgreSQL 15, so every name is
+-- qualified instead.
 create function "bemi".emit_context() returns trigger
+language plpgsql security definer
+as $$
+begin
+  if not "bemi".is_plain_emission() or pg_catalog.current_setting('request.headers', true) operator(pg_catalog.<>) ''
+    or pg_catalog.pg_logical_emit_message(true, '_bemi', pg_catalog.format('1%s %s %s %s %L %L %L %L %L NULL NULL ',
+      pg_catalog.pg_partition_root(tg_relid)::pg_catalog.oid, tg_relid, pg_catalog.pg_backend_pid(), tg_op, session_user,
+      pg_catalog.current_setting('role', true), pg_catalog.current_setting('application_name', true),
+      pg_catalog.current_setting('bemi.context', true), pg_catalog.current_setting('request.jwt.claims', true))
+      operator(pg_catalog.||) case when pg_catalog.pg_trigger_depth() operator(pg_catalog.>) 1 then ''
+        when pg_catalog.strpos(pg_catalog.current_query(), ' Bemi*/') operator(pg_catalog.=) 0
+          then pg_catalog.left(pg_catalog.current_query(), 1000) end) is null
+  then
+    perform "bemi".emit_said(tg_relid, tg_op);
+  end if;
+  return null;
+end
+$$;
+
+-- In its place on polled tables: held back until a row matches, since a message makes a transaction that would need no commit
+-- in the WAL. Anybody can read and write a setting: so neither the seal nor what only the database knows is in it.
+create function "bemi".hold_context() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_lsn pg_lsn;
-  v_said record;
-  v_statement text;
+  v_statement text := coalesce(pg_partition_root(tg_relid), tg_relid)::oid || tg_op;
 begin
-  if "bemi".is_plain_emission() and tg_nargs = 0 and coalesce(current_setting('request.headers', true), '') = ''
-    and (pg_trigger_depth() > 1 or current_query() not like '% Bemi*/%')
-  then
-    -- As emit_message() has it.
-    v_lsn := pg_logical_emit_message(true, '_bemi', '1' || json_build_array(pg_partition_root(tg_relid)::oid, tg_relid,
-      tg_op, pg_trigger_depth(), session_user, current_setting('role', true), pg_backend_pid(),
-      current_setting('application_name', true), case when pg_trigger_depth() <= 1 then left(current_query(), 1000) end,
-      current_setting('bemi.context', true), current_setting('request.jwt.claims', true), null, null)::text);
-    return null;
-  end if;
-  v_said := "bemi".said(pg_trigger_depth());
-  if tg_nargs = 0 then
-    perform "bemi".emit_message(pg_partition_root(tg_relid), tg_relid, tg_op,
-      v_said.statement, v_said.context, v_said.claims, v_said.client, (select seal from "bemi".emission));
-  else
-    -- Held back until a row matches: a message makes a transaction that would need no commit in the WAL. Anybody can read
-    -- and write a setting: so neither the seal nor what only the database knows is in it.
-    v_statement := coalesce(pg_partition_root(tg_relid), tg_relid)::oid || tg_op;
-    perform set_config('bemi.held', (coalesce("bemi".parse_object(current_setting('bemi.held', true)), '{}')
-      || jsonb_build_object(v_statement, v_said))::text, true);
-  end if;
+  perform set_config('bemi.held', (coalesce("bemi".parse_object(current_setting('bemi.held', true)), '{}')
+    || jsonb_build_object(v_statement, "bemi".said(pg_trigger_depth())))::text, true);
   return null;
 end
 $$;
@@ -1808,6 +1838,7 @@ as $$
 declare
   v_name text := "bemi".own_name();
 begin
+  perform "bemi".settle_emission();
   if not exists (select from pg_publication where pubname = v_name) then
     execute format('create publication %I with (publish_via_partition_root = true%s)', v_name,
       case when current_setting('server_version_num')::integer >= 180000 then ', publish_generated_columns = stored' end);
@@ -4246,7 +4277,7 @@ with log as (
   select relowner as id, pg_get_userbyid(relowner) as name, rolsuper as is_superuser
   from pg_class c join pg_roles r on r.oid = c.relowner where c.oid = '"bemi".changes'::regclass
 ), definers (signature) as (values
-  ('emit_context()'), ('emit_held()'), ('baseline(regclass, integer)'), ('capture_statement()'), ('capture_truncate()'),
+  ('emit_context()'), ('hold_context()'), ('emit_held()'), ('baseline(regclass, integer)'), ('capture_statement()'), ('capture_truncate()'),
   ('capture_row()'), ('begin_statement()'), ('end_statement()'), ('open_frame(oid, text)'), ('reconcile()'), ('follow(oid[], oid[])'), ('on_ddl()'), ('on_drop()'),
   ('maintain()'), ('write_or_set_aside(uuid, text, boolean, text)'), ('write_difference(uuid, text)'),
   ('reconcile_rows(regclass, text[], integer)'), ('reconcile_absent(regclass, text[])'), ('logged_keys(text, text, bigint, text, integer)'), ('register_source(text, integer, text, text)'),
@@ -4299,10 +4330,13 @@ where p.oid = '"bemi".emit_context()'::regprocedure and c.relnamespace = '"bemi"
   and c.relkind in ('r', 'p', 'v') and c.relowner <> p.proowner
 union all
 select 'error', 'function-changed', p.oid::regprocedure::text,
-  'is no longer SECURITY DEFINER with a search_path of its own: writes of other roles are not recorded, or fail',
-  format('alter function %s security definer set search_path = pg_catalog, pg_temp;', p.oid::regprocedure)
+  'is no longer SECURITY DEFINER, or without a search_path of its own: writes of other roles are not recorded, or fail',
+  format('alter function %s security definer%s;', p.oid::regprocedure,
+    case when d.signature <> 'emit_context()' then ' set search_path = pg_catalog, pg_temp' end)
 from definers d join pg_proc p on p.oid = to_regprocedure('"bemi".' || d.signature)
-where not p.prosecdef or coalesce(array_to_string(p.proconfig, ' '), '') not like E'%search\\\\_path=pg\\\\_catalog, pg\\\\_temp%'
+-- emit_context() qualifies every name instead.
+where not p.prosecdef or (d.signature <> 'emit_context()'
+  and coalesce(array_to_string(p.proconfig, ' '), '') not like E'%search\\\\_path=pg\\\\_catalog, pg\\\\_temp%')
 union all
 select 'error', 'log-rights', relation::text,
   format('%s may %s it', grantee_name, string_agg(lower(privilege_type), ', ' order by privilege_type)),

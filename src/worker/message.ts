@@ -29,25 +29,24 @@ export interface SnapshotMessage {
 
 const OPERATIONS: readonly string[] = ["INSERT", "UPDATE", "DELETE", "TRUNCATE", "SNAPSHOT", "RECONCILE"];
 
-/** Reads a message of `emit_message()`; `undefined` for what is none, or of a version to come. */
+/** Reads a message of `emit_context()` or `emit_message()`; `undefined` for what is none, or of a version to come. */
 export function parseMessage(content: Buffer): ContextMessage | undefined {
-  const fields = readTexts(content, CONTEXT_VERSION);
-  if (!fields || fields.length < 12) return undefined;
-  const [root, leaf, operation, , user, role, pid, application, statement, context, claims, client, seal] =
-    fields;
-  if (!isNumber(leaf) || !isNumber(root ?? leaf) || !isNumber(pid) || !OPERATIONS.includes(operation ?? "")) {
-    return undefined;
-  }
+  if (content[0] !== CONTEXT_VERSION) return undefined;
+  const text = content.toString("utf8", 1);
+  const [head = "", root, leaf = "", pid, operation = ""] = HEAD.exec(text) ?? [];
+  const quoted = readLiterals(text, head.length, 7);
+  if (!OPERATIONS.includes(operation) || !quoted) return undefined;
+  const [user = "", role, application = "", context, claims, client, seal] = quoted.literals;
   const db = `{"user": ${JSON.stringify(user)}, "role": ${
     JSON.stringify(role && role !== "none" ? role : user)
-  }, "pid": ${pid}, "application_name": ${JSON.stringify(application ?? "")}${
+  }, "pid": ${Number(pid)}, "application_name": ${JSON.stringify(application)}${
     operation === "RECONCILE" ? ', "reconciled": true' : ""
   }`;
   return {
-    root: Number(root ?? leaf),
+    root: Number(root || leaf),
     leaf: Number(leaf),
     operation: operation as ContextMessage["operation"],
-    context: storedContext({ db, statement, context, claims, client }),
+    context: storedContext({ db, statement: text.slice(quoted.end), context, claims, client }),
     seal,
   };
 }
@@ -83,6 +82,38 @@ const SNAPSHOT_VERSION = 0x32;
 const NOTICE_VERSION = 0x33;
 const LIVE_VERSION = 0x34;
 
+// The table's root or nothing, the table, the process, the operation.
+const HEAD = /^(\d{0,10}) (\d{1,10}) (\d{1,10}) ([A-Z]+) /;
+
+interface Quoted {
+  /** `undefined` is NULL. */
+  readonly literals: readonly (string | undefined)[];
+  /** Where what follows them begins. */
+  readonly end: number;
+}
+
+/** Literals as `quote_nullable()` writes them, a blank behind each; `undefined` where there are not so many. */
+function readLiterals(text: string, start: number, count: number): Quoted | undefined {
+  const literals: (string | undefined)[] = [];
+  let at = start;
+  while (literals.length < count) {
+    if (text.startsWith("NULL ", at)) {
+      literals.push(undefined);
+      at += 5;
+      continue;
+    }
+    const isEscaped = text.startsWith("E", at);
+    const begin = at + (isEscaped ? 2 : 1);
+    let end = text.indexOf("'", begin);
+    while (end >= 0 && text[end + 1] === "'") end = text.indexOf("'", end + 2);
+    if (text[begin - 1] !== "'" || end < 0 || text[end + 1] !== " ") return undefined;
+    const literal = text.slice(begin, end).replaceAll("''", "'");
+    literals.push(isEscaped ? literal.replaceAll("\\\\", "\\") : literal);
+    at = end + 2;
+  }
+  return { literals, end: at };
+}
+
 /** One byte of version, then a JSON array of texts and whole numbers; `undefined` in it is NULL. */
 function readTexts(content: Buffer, version: number): (string | undefined)[] | undefined {
   if (content[0] !== version) return undefined;
@@ -104,7 +135,7 @@ function isNumber(text: string | undefined): boolean {
 
 interface Parts {
   readonly db: string;
-  readonly statement: string | undefined;
+  readonly statement: string;
   readonly context: string | undefined;
   readonly claims: string | undefined;
   readonly client: string | undefined;
