@@ -13,7 +13,7 @@ export interface CompareOptions {
   readonly rounds?: number;
   /** What a rate counts. */
   readonly unit?: string;
-  /** Compare by time instead of by rate: 1.10 is a tenth more time than the baseline. */
+  /** Compare by time instead of by rate: 1.10 is a tenth more time than the baseline. Then also tells how much more. */
   readonly byTime?: boolean;
   /** What is counted, in nanoseconds. Wall time by default. */
   readonly clock?: () => bigint;
@@ -71,9 +71,12 @@ export async function compare(
     const times = served[i] ?? [];
     const cpu = ratioOf(times.map((time, round) => time / (served[0]?.[round] ?? 0)));
     const there = server ? `; the server's CPU: ${format(median(times))} µs, × ${cpu}` : "";
-    console.log(`  ${ratioOf(ratios)}  ${name.padEnd(width)}  ${rate}${there}`);
+    const more = byTime && i > 0
+      ? `, ${signed(median(own.map((r, round) => 1e6 / r - 1e6 / (baseline[round] ?? r))))} µs each`
+      : "";
+    console.log(`  ${ratioOf(ratios)}  ${name.padEnd(width)}  ${rate}${more}${there}`);
     if (isHeadline) {
-      const figures = `${byTime ? "time" : "rate"} × ${ratioOf(ratios)}`;
+      const figures = `${byTime ? "time" : "rate"} × ${ratioOf(ratios)}${more}`;
       tell(title, name, server ? `server's CPU × ${cpu}, ${figures}` : figures, subjects[0]?.name);
     }
   }
@@ -96,6 +99,10 @@ export function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);
   const middle = sorted.length >> 1;
   return sorted.length % 2 ? sorted[middle] ?? 0 : ((sorted[middle - 1] ?? 0) + (sorted[middle] ?? 0)) / 2;
+}
+
+function signed(difference: number): string {
+  return `${difference < 0 ? "-" : "+"}${Math.abs(difference).toFixed(1)}`;
 }
 
 function format(rate: number): string {

@@ -2,13 +2,13 @@ import postgres from "postgres";
 import { install, track } from "../src/install/mod.ts";
 import { createSlot } from "../src/worker/mod.ts";
 import { startServer } from "../test/support/servers.ts";
-import { compare, cpuClock, type Subject } from "./measure.ts";
+import { compare, cpuClock, type Subject, tell } from "./measure.ts";
 
 const LOOPS = 5_000;
 const BULK = 100_000;
 
 // `bare` logs whole old rows as `by_wal` does, so that what is compared is the context message alone.
-const TABLES = ["bare", "by_wal", "polled", "by_trigger", "by_row_trigger"].map((name) => `
+const TABLES = ["bare", "by_wal", "polled", "by_trigger", "by_row_trigger", "by_indexed"].map((name) => `
   create table ${name} (id int primary key, task text, is_completed boolean not null default false, list_id int);
   create procedure loop_${name}(n int, target int) language plpgsql as $$ begin for i in 1..n loop
     perform set_config('bemi.context', '{"user_id": 42, "endpoint": "/todos"}', true);
@@ -34,6 +34,16 @@ const TABLES = ["bare", "by_wal", "polled", "by_trigger", "by_row_trigger"].map(
     return null;
   end $$;
   create trigger log_row after insert or update or delete on by_row_trigger for each row execute function log_row();
+  create table indexed_log (like bemi.changes including all);
+  create function log_indexed() returns trigger language plpgsql as $$ begin
+    insert into indexed_log (id, database, schema, "table", primary_key, operation, before, after, context, committed_at,
+      queued_at, transaction_id, position, source_id, commit_lsn, transaction_index)
+    values (gen_random_uuid(), current_database(), tg_table_schema, tg_table_name, new.id::text, tg_op,
+      coalesce(to_jsonb(old), '{}'), to_jsonb(new), coalesce(nullif(current_setting('bemi.context', true), ''), '{}')::jsonb,
+      clock_timestamp(), clock_timestamp(), txid_current(), 0, 1, pg_current_wal_insert_lsn(), 0);
+    return null;
+  end $$;
+  create trigger log_indexed after insert or update on by_indexed for each row execute function log_indexed();
   create table counted (id int);
   create table counted_by_wal (id int);
   create function count_bare() returns trigger language plpgsql as $$ begin insert into counted values (new.id); return null; end $$;
@@ -57,7 +67,7 @@ export async function statements(version: string): Promise<void> {
         insert into ${table} select n, 'todo number ' || n, false, n % 100 from generate_series(1, ${rows}) n`,
       );
       await sql.unsafe(
-        `begin; set local bemi.maintenance = 'on'; truncate bemi.changes; commit; truncate plain_log`,
+        `begin; set local bemi.maintenance = 'on'; truncate bemi.changes; commit; truncate plain_log, indexed_log`,
       );
       await sql.unsafe(`vacuum analyze ${table}`);
       await sql.unsafe("checkpoint");
@@ -97,6 +107,7 @@ export async function statements(version: string): Promise<void> {
         `call loop_floor(${LOOPS})`,
       ),
       loop("a plain row trigger, without context or index", "by_row_trigger", 1),
+      loop("a plain row trigger, with the context and the log's indexes", "by_indexed", 1),
     ], { ...byTime, unit: "transactions/s" });
     await compare(title("UPDATE that matches nothing, and commit"), [
       loop("untracked", "bare", 0),
@@ -128,6 +139,13 @@ export async function statements(version: string): Promise<void> {
           BULK,
           text("by_row_trigger"),
         ),
+        subject(
+          "a plain row trigger, with the context and the log's indexes",
+          "by_indexed",
+          filled,
+          BULK,
+          text("by_indexed"),
+        ),
       ], byTime);
     }
     await compare(title("one INSERT of 20,000 VALUES"), [
@@ -151,6 +169,7 @@ export async function statements(version: string): Promise<void> {
 /** Bytes of WAL for each of many single-row UPDATEs with a commit. */
 async function walBytes(sql: postgres.Sql): Promise<void> {
   console.log("\nWAL bytes of a single-row UPDATE and its commit");
+  let baseline = "";
   for (
     const [name, table, identity] of [
       ["untracked", "bare", "default"],
@@ -168,6 +187,10 @@ async function walBytes(sql: postgres.Sql): Promise<void> {
     await sql.unsafe(`call loop_${table}(1000, 1)`);
     const before = await position();
     await sql.unsafe(`call loop_${table}(1000, 1)`);
-    console.log(`  ${String((await position() - before) / 1000n).padStart(5)}  ${name}`);
+    const bytes = (await position() - before) / 1000n;
+    console.log(`  ${String(bytes).padStart(5)}  ${name}`);
+    const title = "WAL of a single-row UPDATE and its commit";
+    if (table === "bare") baseline = `${name}: ${bytes} bytes`;
+    else tell(title, name, `${bytes} bytes`, baseline);
   }
 }
