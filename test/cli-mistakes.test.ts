@@ -98,13 +98,13 @@ test("what cannot name a change, a transaction or a slot is refused before anyth
   for (
     const [args, said] of [
       [["revert", "--change", "42"], "Write the id of a change, a UUID"],
-      [["revert", "--transaction", "4f1c"], "Write the transaction_id of a change, or SOURCE:LSN"],
-      [["revert", "--transaction", "1:0"], "Write the transaction_id of a change, or SOURCE:LSN"],
+      [["revert", "--transaction", "4f1c"], "Write the transaction_id of a change, or a key"],
+      [["revert", "--transaction", "1:0"], "Write the transaction_id of a change, or a key"],
     ] as const
   ) {
     expect(bemi(args, env)).toEqual({ status: 2, stdout: "", stderr: expect.stringContaining(said) });
   }
-  for (const transaction of ["8231", "1:0/1F2CAE0", "-1:16/B374D848"]) {
+  for (const transaction of ["8231", "1/8231", "1/0/1F2CAE0", "1:0/1F2CAE0", "-1:16/B374D848"]) {
     expect(bemi(["revert", `--transaction=${transaction}`], env).status).toBe(3);
   }
 });

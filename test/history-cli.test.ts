@@ -77,6 +77,10 @@ onEachServer("the past on the command line", (open) => {
       '"v":12345678901234567890.10',
     );
     expect((await run(["as-of", "sums", then?.t ?? "", "--key", "2", "--json", ...at])).out).toBe("");
+    expect((await run(["as-of", "sums", then?.t ?? "", "--key", "2", ...at])).out).toBe("(0 rows)\n");
+    expect((await run(["changes", "sums", ...at])).out).toMatch(
+      /\| {}[^\n]*"v": 12345678901234567890\.10.*\n[^\n]*"v": 12345678901234567890\.10[^\n]*"v": 0\.50/,
+    );
     expect(await run(["as-of", "sums", "2020-01-01", ...at])).toMatchObject({
       status: 1,
       err: expect.stringContaining("They are known from"),
@@ -110,5 +114,24 @@ onEachServer("the past on the command line", (open) => {
       tables: ["sums"],
     });
     expect((await run(["changes", "--group-by", "user", "--json", ...at])).out).toContain('"key":"postgres"');
+
+    await port.execute(
+      "alter table sums drop column note; alter table sums add column kind text default 'sum'",
+    );
+    expect(await run(["as-of", "sums", then?.t ?? "", "--json", ...at])).toEqual({
+      status: 0,
+      out: '{"id":1,"v":12345678901234567890.10,"kind":"sum"}\n',
+      err: "bemi: columns of public.sums since: note was dropped, kind was added\n",
+    });
+
+    // A transaction by the name that a group has.
+    const [latest] = (await run(["changes", "--group-by", "transaction", "--json", ...at])).out.split("\n");
+    const { key } = JSON.parse(latest ?? "") as { key: string };
+    expect(key).toMatch(/^\d+\/\d+$/);
+    const found = (await run(["changes", "--transaction", key, "--json", ...at])).out.trimEnd().split("\n");
+    expect(found.map((line) => (JSON.parse(line) as { operation: string }).operation)).toEqual(["UPDATE"]);
+    expect((await run(["revert", "--transaction", key, "--json", ...at])).out).toContain(
+      '"columns":{"v": 12345678901234567890.10, "id": 1}',
+    );
   });
 });

@@ -1,6 +1,6 @@
 import pg from "pg";
 import { expect, test } from "vitest";
-import { planRevert, revert } from "../src/history/mod.ts";
+import { changes, groups, planRevert, revert } from "../src/history/mod.ts";
 import { onEachServer } from "./support/databases.ts";
 import { BEMI, SCHEMA as schema } from "./support/installation.ts";
 import { onEachCapture, reverting } from "./support/reverting.ts";
@@ -58,6 +58,14 @@ onEachCapture("reverting", (open) => {
     expect(await db.plan({ transaction: { source, commitLsn } })).toMatchObject({
       changes: 2,
       conflicts: [],
+    });
+    const [group] = await groups(db.database.db, { by: "transaction", context: { step: 2 }, schema });
+    const key = group?.key ?? "";
+    expect(key).toMatch(db.capture === "wal" ? /^\d+\/[\dA-F]+\/[\dA-F]+$/ : /^\d+\/\d+$/);
+    expect(await db.plan({ transaction: key })).toMatchObject({ changes: 2, conflicts: [] });
+    expect(await changes(db.database.db, { transaction: key, schema })).toHaveLength(2);
+    await expect(changes(db.database.db, { transaction: "yesterday", schema })).rejects.toMatchObject({
+      code: "usage",
     });
     await db.revert({ transaction: { source: String(source), commitLsn: commitLsn.toLowerCase() } });
     expect(await db.rows("todos")).toEqual(['{"id": 1, "task": "a"}']);

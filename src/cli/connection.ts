@@ -98,12 +98,14 @@ function portOf(name: string, text = "5432"): number {
   });
 }
 
-/** A client with one connection, encrypted as the target says. */
-export function openClient(target: Target): postgres.Sql {
+/** A client with one connection, encrypted as the target says. Notices of ours go to `onNotice`. */
+export function openClient(target: Target, onNotice?: (message: string) => void): postgres.Sql {
   const { rest, tls } = splitTarget(target);
   const options = {
     max: 1,
-    onnotice: () => {},
+    onnotice: ({ message }: postgres.Notice) => {
+      if (message?.startsWith("bemi: ")) onNotice?.(message);
+    },
     // Asked by names that a search path can lead astray, and its failure would end the process.
     fetch_types: false,
     connect_timeout: 15,
@@ -119,9 +121,10 @@ export async function withConnection<R>(
   flag: string | undefined,
   io: Io,
   fn: (sql: postgres.Sql) => Promise<R>,
+  onNotice?: (message: string) => void,
 ): Promise<R> {
   const target = connectionTarget(flag, io.env);
-  const sql = openClient(target);
+  const sql = openClient(target, onNotice);
   try {
     await trustCatalog(sql);
     return await fn(sql);

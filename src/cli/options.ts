@@ -2,6 +2,7 @@ import { type Command, InvalidArgumentError } from "commander";
 import { sqlstateOf } from "../database/sqlstate.ts";
 import { BemiError } from "../errors.ts";
 import { type Operation, OPERATIONS } from "../history/mod.ts";
+import { readTransactionName } from "../history/transaction-name.ts";
 import { quoteSchema } from "../identifiers.ts";
 
 /** The options of every command that talks to a database. */
@@ -91,11 +92,11 @@ export function changeId(text: string): string {
   throw new InvalidArgumentError("Write the id of a change, a UUID: see bemi changes --json.");
 }
 
-/** A transaction's number, or its place: the source's number and the commit's LSN. */
+/** A transaction as a change or a group names it: see {@linkcode readTransactionName}. */
 export function transactionName(text: string): string {
-  if (/^(?:\d{1,19}|-?\d{1,10}:[\da-f]{1,8}\/[\da-f]{1,8})$/i.test(text)) return text;
+  if (readTransactionName(text)) return text;
   throw new InvalidArgumentError(
-    "Write the transaction_id of a change, or SOURCE:LSN: see bemi changes --json.",
+    "Write the transaction_id of a change, or a key of: bemi changes --group-by transaction",
   );
 }
 

@@ -1,6 +1,7 @@
 import { BemiError } from "../errors.ts";
 import { type JsonObject, type Operation, OPERATIONS } from "./change.ts";
 import { parseCursor } from "./cursor.ts";
+import { readTransactionName } from "./transaction-name.ts";
 
 /** What a change may be, or with `not` may not be; several values mean any of them. */
 export interface ChangeConditions {
@@ -18,7 +19,7 @@ export interface ChangeConditions {
   readonly context?: JsonObject | string | undefined;
   /** A column whose value differs between before and after. */
   readonly changed?: string | readonly string[] | undefined;
-  /** `transaction_id` of a change. */
+  /** `transaction_id` of a change, or the `key` of a group by transaction. */
   readonly transaction?: string | readonly string[] | undefined;
 }
 
@@ -148,7 +149,19 @@ function changeConditions(filter: ChangeConditions, bind: Bind): string[] {
     }
     return `operation = ${bind(value, "text")}`;
   });
-  any(filter.transaction, (value) => `transaction_id = ${bind(value, "bigint")}`);
+  any(filter.transaction, (value) => {
+    const name = readTransactionName(value);
+    if (name === undefined) {
+      throw new BemiError("usage", "This is no transaction", {
+        hint: "Pass the transaction_id of a change, or the key of a group by transaction.",
+      });
+    }
+    return [
+      ...(name.source === undefined ? [] : [`source_id = ${bind(name.source, "integer")}`]),
+      ...(name.id === undefined ? [] : [`transaction_id = ${bind(name.id, "bigint")}`]),
+      ...(name.commitLsn === undefined ? [] : [`commit_lsn = ${bind(name.commitLsn, "pg_lsn")}`]),
+    ].join(" and ");
+  });
   contained("before", filter.before);
   contained("after", filter.after);
   contained("context", filter.context);

@@ -27,6 +27,8 @@ export function addAsOf(program: Command, io: Io): void {
         databaseUrl,
         io,
         (sql) => asOfJson(sql, table, time, { schema, key }).catch(explainTime),
+        // Which columns came or went since.
+        (message) => io.err(`${message}\n`),
       );
       io.out(json ? lines.map((line) => `${line}\n`).join("") : rowsTable(lines));
     });

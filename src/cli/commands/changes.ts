@@ -1,6 +1,5 @@
 import type { Command } from "commander";
 import {
-  type Change,
   changesJson,
   type Group,
   type GroupBy,
@@ -9,6 +8,7 @@ import {
   OPERATIONS,
   TIME_BUCKETS,
 } from "../../history/mod.ts";
+import { jsonMembers } from "../../json-members.ts";
 import { withConnection } from "../connection.ts";
 import type { Io } from "../io.ts";
 import { requireKnownTable } from "../known-table.ts";
@@ -19,6 +19,7 @@ import {
   operation,
   positiveInteger,
   timestamp,
+  transactionName,
   withConnectionOptions,
 } from "../options.ts";
 import { psqlTable } from "../psql-table.ts";
@@ -26,6 +27,7 @@ import { psqlTable } from "../psql-table.ts";
 interface Options extends ConnectionOptions {
   readonly context?: string;
   readonly operation?: Operation;
+  readonly transaction?: string;
   readonly since?: string;
   readonly until?: string;
   readonly limit?: number;
@@ -40,6 +42,11 @@ export function addChanges(program: Command, io: Io): void {
     .argument("[key]", "the primary key's text, or a JSON array of several columns")
     .option("--context <json>", "whose context contains this", jsonObject)
     .option("--operation <operation>", `one of ${OPERATIONS.join(", ")}`, operation)
+    .option(
+      "--transaction <id>",
+      "of this transaction: a transaction_id, or a key of --group-by transaction",
+      transactionName,
+    )
     .option("--since <time>", "committed at or after", timestamp)
     .option("--until <time>", "committed before", timestamp)
     .option("--limit <n>", "the latest so many (default: 100 as a table, all as JSON)", positiveInteger)
@@ -88,11 +95,13 @@ function changesTable(lines: readonly string[]): string {
   return psqlTable(
     COLUMNS,
     lines.map((line) => {
-      const change = JSON.parse(line) as Change;
+      // Images and context stay the text that the server wrote, numbers and all.
+      const change = new Map(jsonMembers(line));
       return COLUMNS.map((column) => {
-        const value = change[column];
-        if (column === "committed_at") return shortTime(String(value));
-        return typeof value === "object" && value !== null ? JSON.stringify(value) : value;
+        const text = change.get(column) ?? "null";
+        if (text.startsWith("{")) return text;
+        const value = JSON.parse(text) as string | null;
+        return column === "committed_at" ? shortTime(value ?? "") : value;
       });
     }),
   );

@@ -43,7 +43,7 @@ export function addRevert(program: Command, io: Io): void {
     .option("--change <id>", "one change", changeId)
     .option(
       "--transaction <id>",
-      "a transaction: the transaction_id of its changes, or SOURCE:LSN of its commit",
+      "a transaction: the transaction_id of its changes, or its key in changes --group-by transaction",
       transactionName,
     )
     .option("--context <json>", "everything whose context contains this", jsonObject)
@@ -96,10 +96,7 @@ function unitOf(table: string | undefined, key: string | undefined, options: Opt
   }
   if (change !== undefined) return { change };
   if (context !== undefined) return { context: JSON.parse(context) as Record<string, unknown> };
-  if (transaction !== undefined) {
-    const [source = "", commitLsn] = transaction.split(":");
-    return { transaction: commitLsn === undefined ? transaction : { source, commitLsn } };
-  }
+  if (transaction !== undefined) return { transaction };
   return key === undefined ? { table: table ?? "", to: to ?? "" } : { table: table ?? "", key, to: to ?? "" };
 }
 

@@ -1,5 +1,6 @@
 import { BemiError } from "../../errors.ts";
 import { containedJson } from "../filter.ts";
+import { readTransactionName } from "../transaction-name.ts";
 
 /**
  * What to revert: one change; one row, back to a time; a transaction; everything whose context contains something (a
@@ -12,7 +13,10 @@ export type RevertUnit =
   | { readonly context: Readonly<Record<string, unknown>> }
   | { readonly table: string; readonly to: Date | string };
 
-/** The `transaction_id` of a change, or where that is not enough, its source and the LSN of its commit. */
+/**
+ * The `transaction_id` of a change; where that is not enough, the `key` of a group by transaction, or the change's source
+ * and the LSN of its commit.
+ */
 export type TransactionId =
   | string
   | number
@@ -78,23 +82,31 @@ function timeText(time: Date | string): string {
 }
 
 function transactionCondition(transaction: TransactionId): UnitCondition {
-  if (typeof transaction === "object" && transaction !== null) {
-    const { source, commitLsn } = transaction;
-    if (/^\d{1,10}$/.test(String(source)) && /^[0-9a-f]{1,8}\/[0-9a-f]{1,8}$/i.test(commitLsn)) {
-      return {
-        // By triggers each statement has an LSN of its own, and any of them names the transaction.
-        where:
-          `c.source_id = $1::text::integer and c.transaction_id in (select t.transaction_id from "bemi".changes t
+  const isPlace = typeof transaction === "object" && transaction !== null;
+  const name = readTransactionName(
+    isPlace ? `${transaction.source}/${transaction.commitLsn}` : String(transaction),
+  );
+  const { id, source, commitLsn } = name ?? {};
+  if (source !== undefined && commitLsn !== undefined) {
+    return {
+      // By triggers each statement has an LSN of its own, and any of them names the transaction.
+      where:
+        `c.source_id = $1::text::integer and c.transaction_id in (select t.transaction_id from "bemi".changes t
             where t.source_id = $1::text::integer and t.commit_lsn = $2::text::pg_lsn)
           and (c.commit_lsn = $2::text::pg_lsn or exists (select from "bemi".sources s where s.id = c.source_id and s.capture = 'trigger'))`,
-        parameters: [String(source), commitLsn],
-      };
-    }
-  } else if (/^\d{1,19}$/.test(String(transaction))) {
-    return { where: "c.transaction_id = $1::text::bigint", parameters: [String(transaction)] };
+      parameters: [source, commitLsn],
+    };
+  }
+  if (id !== undefined && !isPlace) {
+    return {
+      where: `c.transaction_id = $1::text::bigint${
+        source === undefined ? "" : " and c.source_id = $2::text::integer"
+      }`,
+      parameters: source === undefined ? [id] : [id, source],
+    };
   }
   throw new BemiError("usage", "This is no transaction", {
-    hint: "Pass the transaction_id of a change, or { source, commitLsn }.",
+    hint: "Pass the transaction_id of a change, the key of a group by transaction, or { source, commitLsn }.",
   });
 }
 
