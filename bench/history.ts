@@ -32,7 +32,7 @@ export async function history(version: string): Promise<void> {
       days: DAYS,
     });
     const [backend] = await sql<{ pid: number }[]>`select pg_backend_pid() as pid`;
-    const reads = { rounds: 5, unit: "reads/s", server: cpuClock(backend?.pid ?? 0) };
+    const reads = { rounds: 3, unit: "reads/s", server: cpuClock(backend?.pid ?? 0) };
     const title = `${CHANGES.toLocaleString("en")} changes of ${
       keys.toLocaleString("en")
     } rows over ${DAYS} days, PostgreSQL ${version}`;

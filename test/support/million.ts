@@ -35,7 +35,7 @@ export async function fillLog(
       case when i < ${keys} then '{}' else jsonb_build_object('id', at.id::bigint, 'task', 'Task ' || at.id, 'n', i - ${keys}) end,
       jsonb_build_object('id', at.id::bigint, 'task', 'Task ' || at.id, 'n', i),
       jsonb_build_object('user_id', i % 10007, 'endpoint', '/todos'),
-      at.time, at.time, 1000 + i / 10, i, at.source, '0/0'::pg_lsn + i, i * 1024
+      at.time, at.time, 1000 + i / 10, i, at.source, '0/0'::pg_lsn + i, i::bigint * 1024
     from generate_series(0, ${changes} - 1) i, lateral (select (i % ${keys} + 1)::text as id,
       (select s.at from start s) + i * interval '${step} microseconds' as time, (select ${bemi}.current_source('trigger')) as source) as at;
     set bemi.reconciling = 'on';
