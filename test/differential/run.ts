@@ -33,6 +33,9 @@ interface Run {
 const REWRITES =
   /^(?:alter|drop) table (?:only )?\w+\.(t\d)\w*(?: cascade$| .*(?:drop column|alter column .* type|set expression))/;
 
+/** Or what its values are called. */
+const REWRITES_TYPE = /^alter type .* (?:rename value|attribute)/;
+
 let counter = 0;
 
 /** Runs scenarios one after the other in each lane, in all lanes at a time, and compares what came of them. */
@@ -75,9 +78,7 @@ export async function runBatch(world: World, scenarios: readonly Scenario[]): Pr
             version: plain.version,
             isOverlapping: run.isOverlapping,
             unseen: run.unseen,
-            rewritten: new Set(
-              run.statements.flatMap(({ sql }) => REWRITES.exec(sql.replaceAll('"', ""))?.[1] ?? []),
-            ),
+            rewritten: rewrittenBy(run.statements.map(({ sql }) => sql.replaceAll('"', "")), run.scenario),
             cascaded: new Set(
               run.scenario.tables.flatMap(({ kind }, i) => kind === "child" ? [`t${i}`] : []),
             ),
@@ -88,6 +89,11 @@ export async function runBatch(world: World, scenarios: readonly Scenario[]): Pr
       ],
     };
   });
+}
+
+function rewrittenBy(statements: readonly string[], { tables }: Scenario): Set<string> {
+  if (statements.some((sql) => REWRITES_TYPE.test(sql))) return new Set(tables.map((_, i) => `t${i}`));
+  return new Set(statements.flatMap((sql) => REWRITES.exec(sql)?.[1] ?? []));
 }
 
 /** What is written while another statement, or another part of the same, is. */
