@@ -235,6 +235,10 @@ onEachServer("the command line, used wrongly", (open) => {
     expect(bemi(["status", "--json", "--database-url", url])).toMatchObject({ status: 0, stderr: "" });
     expect(bemi(["init", "--capture", "wal", "--database-url", url]).status).toBe(0);
     expect(bemi(["worker", "--once", "--database-url", url]).status).toBe(0);
+    expect(bemi(["status", "--database-url", `${database.url}?sslmod=require`])).toMatchObject({
+      status: 1,
+      stderr: expect.stringMatching(/does not know a name[^\n]*42704[^\n]*\n {2}If the URL has parameters/),
+    });
   });
 
   test("a role without rights is told what has them, by every command", async () => {
@@ -291,7 +295,9 @@ onEachServer("the command line, used wrongly", (open) => {
       "track public.todos by triggers from now on\n",
     );
     bemi(["init", "todos", "--capture", "trigger"], env);
-    bemi(["init"], env);
+    for (const args of [["init"], ["migrate"]]) {
+      expect(bemi(args, env).stderr).toMatch(/^Schema "bemi" is up to date \(version \d+\)\n/);
+    }
     expect(captures()).toContain("todos trigger");
   });
 

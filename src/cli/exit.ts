@@ -46,6 +46,10 @@ const EXPLAINED: Readonly<Record<string, readonly [said: string, remedy: string]
     "This role lacks a right",
     "Run this as the owner of Bemi's schema. To read the log, bemi_reader is enough: see bemi generate roles.",
   ],
+  "42704": [
+    "PostgreSQL does not know a name that it was given",
+    "If the URL has parameters behind a question mark, they have to be settings of PostgreSQL's; else see bemi doctor.",
+  ],
   "53100": ["The server's disk is full", "Make room there, then run this again."],
   "55P03": [
     "What this needs stayed locked by other sessions",

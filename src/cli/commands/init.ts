@@ -14,6 +14,7 @@ import {
 import { createSlot } from "../../worker/mod.ts";
 import { requireLogical } from "../../worker/source.ts";
 import { withConnection } from "../connection.ts";
+import { installedText } from "../installed-text.ts";
 import type { Io } from "../io.ts";
 import { type ConnectionOptions, withConnectionOptions } from "../options.ts";
 
@@ -65,12 +66,7 @@ async function init(sql: postgres.Sql, tables: readonly string[], options: Optio
   // Whatever can be known to be wrong is found before anything is there.
   const steps = await dryRun(sql, tables, options);
   if (options.dryRun) return io.out(steps);
-  const { from, to } = await install(sql, { schema });
-  io.err(
-    from === to
-      ? `Schema "${schema}" is up to date (version ${to})\n`
-      : `Schema "${schema}": version ${from} -> ${to}\n`,
-  );
+  io.err(installedText(schema, await install(sql, { schema })));
   const plan = await planned(sql, tables, options);
   if (capture === "wal") {
     const { slot, created } = await createSlot(sql, { schema, failover: options.failover });
