@@ -409,6 +409,26 @@ onEachServer("doctor", (open, server) => {
     await app.end();
   });
 
+  test("looks at every function that runs with the rights of the log's owner", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await install(db);
+    const functions = (await port.query<{ name: string }>(
+      `select oid::regprocedure::text as name from pg_proc where pronamespace = 'bemi'::regnamespace and prosecdef`,
+    )).map(({ name }) => name).sort();
+    expect(functions.length).toBeGreaterThan(30);
+    const looked = async (change: string): Promise<string[]> => {
+      await port.execute(functions.map((name) => `alter function ${name} ${change}`).join("; "));
+      return (await doctor(db)).filter(({ name }) => name === "function-changed").map(({ object }) => object)
+        .sort();
+    };
+    // It qualifies every name instead.
+    expect(await looked("reset search_path")).toEqual(
+      functions.filter((name) => name !== "bemi.emit_context()"),
+    );
+    expect(await looked("security invoker")).toEqual(functions);
+  });
+
   test("asks for a seal, and is content with one", async () => {
     await using database = await open();
     const { db } = database;

@@ -4276,13 +4276,9 @@ with log as (
 ), owner as (
   select relowner as id, pg_get_userbyid(relowner) as name, rolsuper as is_superuser
   from pg_class c join pg_roles r on r.oid = c.relowner where c.oid = '"bemi".changes'::regclass
-), definers (signature) as (values
-  ('emit_context()'), ('hold_context()'), ('emit_held()'), ('baseline(regclass, integer)'), ('capture_statement()'), ('capture_truncate()'),
-  ('capture_row()'), ('begin_statement()'), ('end_statement()'), ('open_frame(oid, text)'), ('reconcile()'), ('follow(oid[], oid[])'), ('on_ddl()'), ('on_drop()'),
-  ('maintain()'), ('write_or_set_aside(uuid, text, boolean, text)'), ('write_difference(uuid, text)'),
-  ('reconcile_rows(regclass, text[], integer)'), ('reconcile_absent(regclass, text[])'), ('logged_keys(text, text, bigint, text, integer)'), ('register_source(text, integer, text, text)'),
-  ('find_checkpoint(text, integer, text)'),
-  ('open_checkpoint(text, integer, text, text, bigint, pg_lsn, pg_lsn, pg_lsn, boolean, text)')
+), definers (name, has_path) as (
+  -- Here the generator puts every function that the migrations make SECURITY DEFINER, and whether with a search_path.
+  values ('baseline', true), ('begin_statement', true), ('begin_truncate', true), ('capture_row', true), ('capture_statement', true), ('capture_truncate', true), ('current_source', true), ('describe_types', true), ('emit_context', false), ('emit_held', true), ('end_plain_reads', true), ('end_statement', true), ('ensure_publication', true), ('find_checkpoint', true), ('find_plain_reads', true), ('follow', true), ('has_wide_key', true), ('hold_context', true), ('is_strict', true), ('logged_keys', true), ('maintain', true), ('note_emission', true), ('note_masks', true), ('on_ddl', true), ('on_drop', true), ('open_checkpoint', true), ('open_frame', true), ('read_seal', true), ('read_tables', true), ('reconcile', true), ('reconcile_absent', true), ('reconcile_rows', true), ('refuse_foreign_cast', true), ('register_source', true), ('retry_set_aside', true), ('source_of_this_start', true), ('successor_of', true), ('this_cluster', true), ('track', true), ('untrack', true), ('wal_lag', true), ('write_change', true), ('write_difference', true), ('write_gap', true), ('write_or_set_aside', true)
 ), grants as (
   select c.oid, c.oid::regclass as relation, c.relkind, g.grantee, g.privilege_type,
     case g.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end as grantee_name,
@@ -4332,11 +4328,10 @@ union all
 select 'error', 'function-changed', p.oid::regprocedure::text,
   'is no longer SECURITY DEFINER, or without a search_path of its own: writes of other roles are not recorded, or fail',
   format('alter function %s security definer%s;', p.oid::regprocedure,
-    case when d.signature <> 'emit_context()' then ' set search_path = pg_catalog, pg_temp' end)
-from definers d join pg_proc p on p.oid = to_regprocedure('"bemi".' || d.signature)
--- emit_context() qualifies every name instead.
-where not p.prosecdef or (d.signature <> 'emit_context()'
-  and coalesce(array_to_string(p.proconfig, ' '), '') not like E'%search\\\\_path=pg\\\\_catalog, pg\\\\_temp%')
+    case when d.has_path then ' set search_path = pg_catalog, pg_temp' end)
+from definers d join pg_proc p on p.proname = d.name and p.pronamespace = '"bemi"'::regnamespace
+where not p.prosecdef
+  or d.has_path and coalesce(array_to_string(p.proconfig, ' '), '') not like E'%search\\\\_path=pg\\\\_catalog, pg\\\\_temp%'
 union all
 select 'error', 'log-rights', relation::text,
   format('%s may %s it', grantee_name, string_agg(lower(privilege_type), ', ' order by privilege_type)),

@@ -23,8 +23,18 @@ for (const file of await sqlFiles("sql/")) {
   if (Number(match[1]) !== migrations.length + 1) throw new Error(`${file}: the numbers have a gap`);
   migrations.push({ version: Number(match[1]), name: match[2], sql: await read(`sql/${file}`) });
 }
+// By the head of each function, up to its body.
+const heads = migrations.flatMap(({ sql }) => sql.split(/^create function "bemi"\./m).slice(1))
+  .map((text) => text.split(/^as \$\$|^return\b/m)[0]);
+const definers = heads.filter((head) => head.includes("security definer"))
+  .map((head) => `('${/^\w+/.exec(head)[0]}', ${head.includes("set search_path")})`);
 const questions = [];
-for (const file of await sqlFiles("sql/doctor/")) questions.push(await read(`sql/doctor/${file}`));
+for (const file of await sqlFiles("sql/doctor/")) {
+  const sql = await read(`sql/doctor/${file}`);
+  questions.push(
+    sql.replace("values ('emit_context', false)", `values ${[...new Set(definers)].sort().join(", ")}`),
+  );
+}
 
 const literal = (text) => "`" + text.replace(/[\\`]|\$\{/g, "\\$&") + "`";
 const module = `// Generated from sql/ by \`npm run generate\`. Do not edit.
