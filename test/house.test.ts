@@ -37,6 +37,7 @@ const FLOORS: Readonly<Record<string, readonly string[]>> = {
   cli: [
     "errors.ts",
     "identifiers.ts",
+    "json-members.ts",
     "similar.ts",
     "context",
     "database",

@@ -164,7 +164,7 @@ onEachServer("the README", (open) => {
         end if; end $$`);
     }
     const [, triggers, wal] = outputs;
-    expect(triggers).toMatch(/ 1 +\| todos \| UPDATE .*"task":"Eat well"[^]*\(1 row\)/);
+    expect(triggers).toMatch(/ 1 +\| todos \| UPDATE .*"task": "Eat well"[^]*\(1 row\)/);
     // The second UPDATE changes nothing, and is not recorded.
     expect(wal).toMatch(/\(1 row\)/);
     for (const sql of blocks("sql")) await database.port.execute(sql);
