@@ -354,6 +354,9 @@ begin
   -- By its table: triggers that a foreign key's action fires end after those of the statement around it.
   perform set_config('bemi.statements', regexp_replace(coalesce(current_setting('bemi.statements', true), ''),
     '(^|;)' || coalesce(pg_partition_root(tg_relid), tg_relid)::oid || ':' || tg_op || ':[0-9]*;', E'\\1'), true);
+  if pg_trigger_depth() <= 1 then
+    perform set_config('bemi.statement', '', true);
+  end if;
   return null;
 end
 $$;
@@ -444,7 +447,8 @@ begin
     v_is_move := tg_op <> 'UPDATE' and v_innermost[2] = 'UPDATE'
       and (select relispartition from pg_class where oid = tg_relid);
     v_frame := "bemi".open_frame(tg_relid,
-      case when pg_trigger_depth() <= 1 then nullif(current_setting('bemi.statement', true), '') end,
+      -- Absent where the statement names a parent that is captured otherwise.
+      case when pg_trigger_depth() <= 1 then coalesce(nullif(current_setting('bemi.statement', true), ''), current_query()) end,
       "bemi".begun_context(tg_relid, case when v_is_move then 'UPDATE' else tg_op end));
     v_masked_before := v_before - v_frame.masked;
     v_masked_after := v_after - v_frame.masked;

@@ -19,8 +19,6 @@ export interface Circumstances {
   readonly hidden: ReadonlySet<string>;
   /** Tables captured by statement, while which a row trigger sets the context: the statement's end has that. */
   readonly withoutContext: ReadonlySet<string>;
-  /** Tables whose row trigger writes again what its statement has written: row triggers all come after it. */
-  readonly unordered: ReadonlySet<string>;
   /** By table, columns whose change alone records nothing. */
   readonly ignored: ReadonlyMap<string, readonly string[]>;
 }
@@ -41,8 +39,8 @@ export function differences(lanes: Lanes, circumstances: Circumstances): string[
     found.push(...compare({
       names: [first, name],
       isOrdered,
-      left: stories(reference, isOrdered, circumstances),
-      right: stories(prepared.get(name) ?? [], isOrdered, circumstances),
+      left: stories(reference, isOrdered),
+      right: stories(prepared.get(name) ?? [], isOrdered),
     }));
   }
   const plain = prepared.get("plain");
@@ -59,8 +57,7 @@ export function differences(lanes: Lanes, circumstances: Circumstances): string[
       ...broken(
         name,
         (prepared.get(name) ?? []).filter((row) =>
-          ignoredOf(row, circumstances).length === 0 && !circumstances.rewritten.has(row.table.slice(0, 2)) &&
-          !circumstances.unordered.has(row.table.slice(0, 2))
+          ignoredOf(row, circumstances).length === 0 && !circumstances.rewritten.has(row.table.slice(0, 2))
         ),
       ),
     );
@@ -104,9 +101,7 @@ function compare({ names: [left, right], left: a, right: b, isOrdered }: Pair): 
 }
 
 /** Each transaction as lines: for each key what happened to it in order, for rows without a key in any order. */
-function stories(rows: readonly Row[], isOrdered: boolean, { unordered }: Circumstances): string[][] {
-  const isFree = (name: string): boolean =>
-    name.endsWith(" null") || unordered.has(/\.(..)/.exec(name)?.[1] ?? "");
+function stories(rows: readonly Row[], isOrdered: boolean): string[][] {
   const all = transactions(rows).map((own) => {
     const keys = new Map<string, string[]>();
     for (const row of own) {
@@ -116,7 +111,7 @@ function stories(rows: readonly Row[], isOrdered: boolean, { unordered }: Circum
       }
     }
     return [...keys].map(([name, lines]) =>
-      `${name}:\n      ${(isFree(name) ? lines.toSorted() : lines).join("\n      ")}`
+      `${name}:\n      ${(name.endsWith(" null") ? lines.toSorted() : lines).join("\n      ")}`
     ).toSorted();
   });
   return isOrdered ? all : all.toSorted(byText);

@@ -125,9 +125,14 @@ function findOf({ file, from, to }: Fault): number | undefined {
       ...["--server", server, "--runs", runs, "--seed", seed, "--bail", "--shrink-seconds", "0"],
       ...["--state", join(folder, "state.json")],
     ]);
-    // A failure to run at all is no find.
+    // A failure to run at all is no find, nor is one without the fault.
     const found = /^FAILED on .*?: (\d+)/m.exec(stdout);
-    return status === 1 && found ? Number(found[1]) : undefined;
+    if (status !== 1 || !found) return undefined;
+    const only = ["--server", server, "--seed", seed, "--only", found[1] ?? "", "--shrink-seconds", "0"];
+    if (run(root, ["node_modules/tsx/dist/cli.mjs", "test/differential/main.ts", ...only]).status !== 0) {
+      throw new Error(`Scenario ${found[1]} fails without a fault`);
+    }
+    return Number(found[1]);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

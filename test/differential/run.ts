@@ -99,18 +99,13 @@ function rewrittenBy(statements: readonly string[], { tables }: Scenario): Set<s
 /** What is written while another statement, or another part of the same, is. */
 function besideOthers(
   { scenario, statements }: Run,
-): Pick<Circumstances, "hidden" | "withoutContext" | "unordered"> {
+): Pick<Circumstances, "hidden" | "withoutContext"> {
   const has = (kind: TableSpec["trigger"]): boolean =>
     scenario.tables.some(({ trigger }) => trigger === kind);
   const side = statements.some(({ sql }) => sql.includes("with gone as")) ? ["side"] : [];
   return {
     hidden: new Set(has("before-other") ? side : []),
     withoutContext: new Set(has("set-context") ? side : []),
-    unordered: new Set(
-      scenario.tables.flatMap(({ kind, trigger }, i) =>
-        kind === "inherited" && trigger === "same-row" ? [`t${i}`] : []
-      ),
-    ),
   };
 }
 
