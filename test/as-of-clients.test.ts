@@ -43,6 +43,7 @@ async function past(database: TestDatabase): Promise<string> {
   await install(db);
   await port.execute(TODOS);
   await track(db, "todos");
+  await port.execute("create view open_todos as select * from todos where not is_completed");
   await port.execute("insert into todos (task) values ('Sleep'), ('Eat')");
   const time = await clock(port);
   await port.execute(
@@ -84,6 +85,23 @@ async function behaves<Client extends Parameters<typeof asOf>[0]>(
     await refused((past) => run(past, write), { code: "25006" });
   }
   await refused((past) => run(past, "select 1 / 0"), { code: "22012" });
+  // The present is not taken for the past.
+  for (const present of ["public.todos", "public.todos where id = 1", "open_todos"]) {
+    await refused((past) => run(past, `select task from ${present}`), {
+      code: "usage",
+      message: "A query in the past read public.todos as it is now",
+    });
+  }
+  const both =
+    "select old.task from todos old join public.todos new using (id) where new.is_completed and not old.is_completed";
+  expect(await asOf(client, time, (past) => run(past, both), { schema, readsPresent: true })).toEqual([
+    { task: "Sleep" },
+  ]);
+  // What the application deals with is its own.
+  const dealtWith = asOf(client, time, (past) => run(past, "select 1 / 0").then(() => "", () => "none"), {
+    schema,
+  });
+  expect(await dealtWith.catch((error: { code: string }) => error.code)).toMatch(/^(?:none|22012|25P02)$/);
   await refused(() => Promise.reject(new Error("the application's own")), {
     message: "the application's own",
   });

@@ -17,6 +17,7 @@ import { expect, test } from "vitest";
 import { onEachServer } from "./support/databases.ts";
 import { createSlot, install, runWorker, SCHEMA, track } from "./support/installation.ts";
 import { expectIsolated } from "./support/isolation.ts";
+import { clock } from "./support/moments.ts";
 import { npmPackages } from "./support/npm-packages.ts";
 import { OUTCOME } from "./support/requests.ts";
 import { runToEnd, start } from "./support/runtimes.ts";
@@ -34,7 +35,9 @@ const current = npmPackages(
   (folder) => generate(folder, "client.prisma"),
 );
 
-const cli = (folder: string): string => join(folder, "node_modules/prisma/build/index.js");
+function cli(folder: string): string {
+  return join(folder, "node_modules/prisma/build/index.js");
+}
 
 /** Prisma's engines are not on npm; those in WebAssembly are. Any file in the others' place keeps it from fetching them. */
 function environment(folder: string): Record<string, string> {
@@ -77,6 +80,27 @@ onEachServer("Prisma's driver adapter over a wrapped pg Pool", (open) => {
     });
     expect(output.trim()).toBe(OUTCOME);
     await expectIsolated(database);
+  });
+});
+
+onEachServer("Prisma in the past", (open) => {
+  test.skipIf(!current)("reads what was, by the schema of the adapter, and writes nothing", async () => {
+    await using database = await open();
+    const { db, port, url } = database;
+    await install(db);
+    await port.execute(TODOS);
+    await track(db, "todos");
+    await port.execute("insert into todos (task) values ('Sleep'), ('Eat')");
+    const time = await clock(port);
+    await port.execute(
+      "update todos set is_completed = true where id = 1; insert into todos (task) values ('Rest')",
+    );
+    const output = runToEnd({
+      command: [process.execPath, "--import", "tsx"],
+      args: ["prisma/past.ts", current?.folder ?? "", url, time, SCHEMA],
+      cwd: fileURLToPath(new URL(".", import.meta.url)),
+    });
+    expect(JSON.parse(output)).toEqual({ now: ["Eat", "Rest"], then: ["Sleep", "Eat"], refused: true });
   });
 });
 

@@ -6,6 +6,7 @@ export const SQLSTATE = {
   deadlockDetected: "40P01",
   duplicateSchema: "42P06",
   featureNotSupported: "0A000",
+  inFailedSqlTransaction: "25P02",
   insufficientPrivilege: "42501",
   invalidParameterValue: "22023",
   invalidTransactionTermination: "2D000",

@@ -37,6 +37,11 @@ export interface QueryAsOfOptions extends AsOfOptions {
    * @default every tracked table
    */
   readonly tables?: readonly string[] | undefined;
+  /**
+   * Whether they may read tables as they are now too: by names with a schema, and through views and functions.
+   * @default false
+   */
+  readonly readsPresent?: boolean | undefined;
 }
 
 /**
@@ -61,9 +66,9 @@ export async function asOf<Row extends object = Record<string, unknown>>(
 /**
  * Runs the application's own queries in the past: `fn` gets a client of the same kind, in one read-only transaction in
  * which every tracked table, by its name without a schema, is as it was. Names with a schema, and the application's
- * views and functions, still mean the present.
+ * views and functions, still mean the present, which is refused unless `readsPresent` says otherwise.
  *
- * @throws {BemiError} as above
+ * @throws {BemiError} as above; `usage` where the present was read
  * @example
  * ```ts
  * import postgres from "postgres";
@@ -84,13 +89,13 @@ export async function asOf(
   momentOrFn: Moment | ((past: DatabaseLike) => PromiseLike<unknown>),
   options: TableAsOfOptions & QueryAsOfOptions = {},
 ): Promise<unknown> {
-  const { schema = DEFAULT_SCHEMA, wait = 5000, key, tables } = options;
+  const { schema = DEFAULT_SCHEMA, wait = 5000, key, tables, readsPresent = false } = options;
   const database = connect(db);
   const moment = typeof momentOrFn === "function" ? tableOrMoment : momentOrFn;
   return await reading(database, schema, async () => {
     if (wait !== false) await waitForWorker(database, { schema, moment, wait });
     if (typeof momentOrFn === "function") {
-      return await queryPast(db, { schema, moment, fn: momentOrFn, tables });
+      return await queryPast(db, { schema, moment, fn: momentOrFn, tables, readsPresent });
     }
     const { from, parameters } = await tableAsOf(database, String(tableOrMoment), momentOrFn, {
       schema,

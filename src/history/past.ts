@@ -1,5 +1,7 @@
 import { inTransaction } from "../database/connect.ts";
 import type { Database, DatabaseLike } from "../database/port.ts";
+import { SQLSTATE, sqlstateOf } from "../database/sqlstate.ts";
+import { BemiError } from "../errors.ts";
 import { quoteIdentifier } from "../identifiers.ts";
 import { inSchema } from "../install/schema.ts";
 import { resolve } from "../install/track.ts";
@@ -12,6 +14,7 @@ export interface PastQueries<R> {
   readonly moment: Moment;
   readonly fn: (past: DatabaseLike) => PromiseLike<R>;
   readonly tables: readonly string[] | undefined;
+  readonly readsPresent: boolean;
 }
 
 /**
@@ -21,21 +24,49 @@ export interface PastQueries<R> {
  */
 export async function queryPast<R>(
   db: DatabaseLike,
-  { schema, moment, fn, tables }: PastQueries<R>,
+  { schema, moment, fn, tables, readsPresent }: PastQueries<R>,
 ): Promise<R> {
   return await inTransaction(db, async (client, port) => {
     await port.execute(
       "set transaction isolation level repeatable read; set local client_min_messages = error",
     );
-    for (const table of await tracked(port, schema, tables)) await shadow(port, { schema, moment, table });
+    const shadowed = await tracked(port, schema, tables);
+    for (const table of shadowed) await shadow(port, { schema, moment, table });
     // Where pg_temp is named elsewhere in the path, its tables would not come first.
     await port.execute(
       `select set_config('search_path', pg_catalog.concat_ws(', ', 'pg_temp', nullif(current_setting('search_path'), '')), true);
       set transaction read only; set local client_min_messages to default`,
     );
-    return await fn(client);
+    if (readsPresent) return await fn(client);
+    const before = await scans(port, shadowed);
+    const result = await fn(client);
+    const read = (await scans(port, shadowed)).find(({ count }, i) => count !== before[i]?.count);
+    if (!read) return result;
+    throw new BemiError("usage", `A query in the past read ${read.name} as it is now`, {
+      hint:
+        "Name the table without its schema, and not through a view or a function; see the option `readsPresent`.",
+    });
   });
 }
+
+// How often each table itself was read in this transaction: by its name with a schema, for else the copy is read.
+async function scans(
+  port: Database,
+  tables: readonly Tracked[],
+): Promise<{ readonly name: string; readonly count: string }[]> {
+  try {
+    return await port.query(SCANS, [JSON.stringify(tables.map(({ name }) => name))]);
+  } catch (error) {
+    // The application has dealt with what failed: there is nothing more to be asked.
+    if (sqlstateOf(error) === SQLSTATE.inFailedSqlTransaction) return [];
+    throw error;
+  }
+}
+
+const SCANS = `select t.name, (select coalesce(sum(pg_stat_get_xact_numscans(part.relid) +
+      coalesce((select sum(pg_stat_get_xact_numscans(i.indexrelid)) from pg_index i where i.indrelid = part.relid), 0)), 0)
+    from (select to_regclass(t.name) as relid union select relid from pg_partition_tree(to_regclass(t.name))) as part)::text as count
+  from jsonb_array_elements_text($1::text::jsonb) with ordinality as t (name, n) order by t.n`;
 
 interface Tracked {
   readonly name: string;
