@@ -29,7 +29,9 @@ const benches: Readonly<Record<string, (version: string) => Promise<void>>> = {
 };
 
 // npm run bench -- ingest   (without a name all of them, in their short form, and the README's table is written anew;
-// BENCH_SERVER=15 for another version)
+// BENCH_SERVER=15 for another version. The long forms, by name and alone: BENCH_SHAPES=narrow,wide,small,huge,apart of
+// worker; BENCH_STORED=10000000 of ingest; BENCH_CHANGES=10000000 of history; BENCH_ROWS=10000000 of memory, where
+// BENCH_MODE="one transaction" is that alone; BENCH_MINUTES=60 of advance; BENCH_SECONDS of latency and idle)
 const version = process.env.BENCH_SERVER ?? "18";
 const isAll = process.argv.length <= 2;
 const names = isAll ? Object.keys(benches) : process.argv.slice(2);
