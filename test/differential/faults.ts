@@ -71,10 +71,10 @@ const FAULTS: readonly Fault[] = [
     to: 'change.formerKey === null ? "\\\\N" : "\\\\N"',
   },
   {
-    what: "writer: a backslash is not escaped",
+    what: "writer: a context is that of the statement before",
     file: "src/worker/encode.ts",
-    from: 'text.includes("\\\\") || text',
-    to: "text",
+    from: "if (context.text !== text) context",
+    to: 'if (context.text === "") context',
   },
 ];
 
