@@ -1,5 +1,5 @@
 import { type Change, diff } from "../history/mod.ts";
-import { mapNumbers } from "../history/numbers.ts";
+import { mapNumbers } from "../json-numbers.ts";
 import type { Io } from "./io.ts";
 import { paint } from "./paint.ts";
 

@@ -1,3 +1,5 @@
+import { mapNumbers } from "../json-numbers.ts";
+
 /** How numbers are read: as JavaScript has them, which rounds large ones, or each as its exact decimal text. */
 export type Numbers = "number" | "text";
 
@@ -5,10 +7,3 @@ export type Numbers = "number" | "text";
 export function parseJson(json: string, numbers: Numbers = "number"): unknown {
   return JSON.parse(numbers === "number" ? json : mapNumbers(json, (number) => `"${number}"`));
 }
-
-/** The JSON text with each number in it, but not in its strings, written anew. */
-export function mapNumbers(json: string, write: (number: string) => string): string {
-  return json.replace(STRINGS_AND_NUMBERS, (token) => token[0] === '"' ? token : write(token));
-}
-
-const STRINGS_AND_NUMBERS = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;

@@ -1,3 +1,4 @@
+import { mapNumbers } from "../json-numbers.ts";
 import { type Column, type Lsn, type Relation, type Tuple, UNCHANGED } from "./decode.ts";
 import type { TypeRow } from "./types.ts";
 import { plainNumber, tryToJson, type ValueType } from "./values.ts";
@@ -189,14 +190,11 @@ function comparableNumber(text: string): string {
   return trimmed === "-0" ? "0" : trimmed;
 }
 
-/** Numbers become strings of another kind than strings, for JavaScript would round them. */
+/** Numbers become strings that `jsonb` refuses, and so no other's, for JavaScript would round them. */
 function comparable(json: string): string {
-  const exact = json.replace(
-    /"(?:[^"\\]|\\.)*"|-?\d[\d.]*(?:[eE][-+]?\d+)?/g,
-    (token) =>
-      token.startsWith('"') ? `"s${token.slice(1)}` : `"n${comparableNumber(withSignedExponent(token))}"`,
-  );
-  return canonical(JSON.parse(exact));
+  return canonical(JSON.parse(
+    mapNumbers(json, (number) => `"\\u0000${comparableNumber(withSignedExponent(number))}"`),
+  ));
 }
 
 function withSignedExponent(number: string): string {

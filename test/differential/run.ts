@@ -137,18 +137,18 @@ async function compose(plain: Lane, scenario: Scenario): Promise<Run> {
   };
   const results = run.results.get(plain.name) as string[];
   let live: Live = { schema: prefix, tables: [], composites: [] };
-  let first: ReadonlySet<string> | undefined;
+  let initial: ReadonlySet<string> | undefined;
   const look = async (): Promise<void> => {
     // In a transaction that failed there is nothing to see.
     live = await readLive(plain.session, prefix).catch(() => live);
     if (!live.schema) live = { schema: prefix, tables: [], composites: [] };
     const all = live.tables.flatMap((table) => table.columns.map((column) => ({ table, column })));
-    const original = ({ table, column }: (typeof all)[number]): string =>
+    const nameOf = ({ table, column }: (typeof all)[number]): string =>
       `${table.name.slice(0, 2)}.${column.name}`;
-    first ??= new Set(all.map(original));
+    initial ??= new Set(all.map(nameOf));
     for (const one of all) {
       // The default of one that was added is unknown to a root before PostgreSQL 15.
-      const isUnknown = plain.version < 15 && one.table.kind === "p" && !first.has(original(one));
+      const isUnknown = plain.version < 15 && one.table.kind === "p" && !initial.has(nameOf(one));
       if (one.column.generated || isUnknown) run.unseen.add(`${one.table.name}.${one.column.name}`);
     }
   };

@@ -1,6 +1,6 @@
 import type { Command } from "commander";
 import { asOfJson } from "../../history/mod.ts";
-import { mapNumbers } from "../../history/numbers.ts";
+import { mapNumbers } from "../../json-numbers.ts";
 import { withConnection } from "../connection.ts";
 import type { Io } from "../io.ts";
 import { type ConnectionOptions, explainTime, timestamp, withConnectionOptions } from "../options.ts";
