@@ -178,24 +178,21 @@ onEachServer("values in the log", (open) => {
       create table vs (id int primary key, j json, n numeric, f float8, js json[], w weighed, t text);
       create table expected (id int, is_same boolean)`);
     await track(db, "vs", { capture: "wal" });
-    const json = fc.constantFrom(
-      ...[null, "null", " null\n", "1", "1.0", "1e0", "10E-1", "-0.0", "0", "0e5", "12345678901234567890"],
+    const texts = [
+      ...[null, "null", " null\n", "1", "1.0", "1e0", "10E-1", "-0.0", "0", "0e5", "0.001e5", "100", "1E+2"],
       ...[
+        "12345678901234567890",
         "12345678901234567891",
         "12345678901234567890.0",
         '"1"',
         '"n1"',
         '"a"',
         '"\\u0061"',
-        '{"a": 1, "b": 2}',
       ],
-      ...[
-        '{"b":2.0,"a":1}',
-        '{"a": 3, "a": 1, "b": 2}',
-        '{"a": 1, "b": [2, "1e0"]}',
-        '{"a":1,"b":[2.00,"1e0"]}',
-      ],
-    );
+      ...['{"a": 1, "b": 2}', '{"b":2.0,"a":1}', '{"a": 3, "a": 1, "b": 2}'],
+      ...['{"a": 1, "b": [2, "1e0"]}', '{"a":1,"b":[2.00,"1e0"]}'],
+    ];
+    const json = fc.constantFrom(...texts);
     const number = fc.constantFrom(
       null,
       "1",
@@ -216,13 +213,20 @@ onEachServer("values in the log", (open) => {
       wn: number,
       t: fc.constantFrom(null, "1", "1.0", "null"),
     });
-    const pairs = fc.sample(
+    const sampled = fc.sample(
       // Mostly two rows that differ in one column.
       fc.tuple(row, fc.record({ of: fc.constantFrom("j", "n", "f", "js", "wj", "wn", "t"), row })).map(
         ([one, { of, row: other }]) => [one, { ...one, [of]: other[of as keyof typeof other] }] as const,
       ),
       { numRuns: 1000, seed: 11 },
     );
+    const blank = { j: null, n: null, f: null, js: [], wj: null, wn: null, t: null };
+    const pairs = [
+      ...sampled,
+      ...texts.flatMap((one) =>
+        texts.map((other) => [{ ...blank, j: one }, { ...blank, j: other }] as const)
+      ),
+    ];
     const columns = `j, n, f, js, w, t) = (select $2::json, $3::text::numeric, $4::text::float8,
       array(select e #>> '{}' from jsonb_array_elements($5::text::jsonb) with ordinality as x (e, i) order by i)::json[],
       row($6::json, $7::text::numeric)::weighed, $8`;

@@ -185,7 +185,7 @@ function hasVariousTexts(type: ValueType): boolean {
 }
 
 function comparableNumber(text: string): string {
-  const plain = plainNumber(text);
+  const plain = plainNumber(text).replace(/^(-?)0+(?=\d)/, "$1");
   const trimmed = plain.includes(".") ? plain.replace(/\.?0+$/, "") : plain;
   return trimmed === "-0" ? "0" : trimmed;
 }
@@ -193,12 +193,8 @@ function comparableNumber(text: string): string {
 /** Numbers become strings that `jsonb` refuses, and so no other's, for JavaScript would round them. */
 function comparable(json: string): string {
   return canonical(JSON.parse(
-    mapNumbers(json, (number) => `"\\u0000${comparableNumber(withSignedExponent(number))}"`),
+    mapNumbers(json, (number) => `"\\u0000${comparableNumber(number)}"`),
   ));
-}
-
-function withSignedExponent(number: string): string {
-  return number.replace(/[eE](?=\d)/, "e+").replace("E", "e");
 }
 
 function canonical(value: unknown): string {

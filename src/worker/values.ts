@@ -72,7 +72,7 @@ function isJsonNumber(text: string): boolean {
 
 /** A number as jsonb prints it: `1e-05` becomes `0.00001`, and `-0`, which a numeric has not, `0`. */
 export function plainNumber(text: string): string {
-  const match = /^(-?)(\d+)(?:\.(\d+))?e([+-]\d+)$/.exec(text);
+  const match = /^(-?)(\d+)(?:\.(\d+))?[eE]([+-]?\d+)$/.exec(text);
   if (!match) return text === "-0" ? "0" : text;
   const [, sign = "", whole = "", fraction = "", exponent] = match;
   const digits = whole + fraction;
