@@ -131,7 +131,13 @@ describe.each(pairs)(
             );
             const before = await lines(former.db);
             expect(before).toHaveLength(5);
-            await vi.waitFor(async () => expect(await lines(next.db)).toEqual(before), { timeout: 60_000 });
+            // The tables are copied one beside the other: neither has to be there when the other is.
+            const rows = "select todos::text as row from todos order by id";
+            const there = await former.port.query(rows);
+            await vi.waitFor(async () => {
+              expect(await lines(next.db)).toEqual(before);
+              expect(await next.port.query(rows)).toEqual(there);
+            }, { timeout: 60_000 });
           } finally {
             await next.port.execute(`drop subscription ${name}`);
           }
