@@ -90,7 +90,8 @@ async function openServerLane(
           max: 1,
           ...quiet,
           fetch_types: false,
-          connection: { application_name: "differential" },
+          // Given here it stands even after RESET ALL.
+          connection: { application_name: "differential", lock_timeout: 300 },
         });
       }
       for (const { by, name: key, value } of settings) {
