@@ -46,6 +46,9 @@ function ascii(json: string): string {
 }
 
 function objectText(values: ReadonlyArray<readonly [string, string]>, maxBytes: number): string {
+  const text = written(values);
+  // A UTF-16 unit takes three bytes at most: the usual context needs no counting.
+  if (text.length * 3 <= maxBytes) return text;
   const size = ([key, json]: readonly [string, string]): number => byteLength(key) + byteLength(json) + 2;
   let total = values.reduce((sum, value) => sum + size(value), 2);
   let kept = values;
@@ -61,7 +64,11 @@ function objectText(values: ReadonlyArray<readonly [string, string]>, maxBytes: 
     kept = [...kept, ['"bemi_dropped"', `[${names.join(",")}]`]];
     warn(`a context exceeds ${maxBytes} bytes: its largest keys were left out`);
   }
-  return `{${kept.map(([key, json]) => `${key}:${json}`).join(",")}}`;
+  return written(kept);
+}
+
+function written(values: ReadonlyArray<readonly [string, string]>): string {
+  return `{${values.map(([key, json]) => `${key}:${json}`).join(",")}}`;
 }
 
 function byteLength(text: string): number {

@@ -100,14 +100,14 @@ export function scopeKey(): readonly [object, number] | undefined {
   return [scope, revision];
 }
 
-async function inScope<R>(
+function inScope<R>(
   { provider, own }: Pick<Scope, "provider" | "own">,
   fn: () => R,
   options: ContextOptions,
 ): Promise<Awaited<R>> {
   const outer = options.mode === "replace" ? undefined : storage.getStore();
   // No spread: it would cost three times as much as all else here.
-  return await storage.run({ outer, provider, own, revision: 0 }, async () => await fn());
+  return storage.run({ outer, provider, own, revision: 0 }, async (): Promise<Awaited<R>> => await fn());
 }
 
 function merged(scope: Scope): Context {
