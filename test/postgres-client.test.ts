@@ -1,4 +1,4 @@
-import { type AddressInfo, createConnection, createServer } from "node:net";
+import { type AddressInfo, createConnection, createServer, Socket } from "node:net";
 import { writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -344,6 +344,41 @@ onEachServer("withBemi for postgres.js", (open) => {
       ),
     );
     for (const [row] of left) expect(row?.context || null).toBeNull();
+  });
+
+  test("under back-pressure a write gets its transaction all the same", async () => {
+    await using database = await open();
+    const { hostname, port } = new URL(database.url);
+    // To the driver each large write fills the buffer.
+    const socket = (): Promise<Socket> =>
+      new Promise((connected) => {
+        const made = createConnection(Number(port), hostname, () => {
+          made.write = (chunk: Uint8Array, ...more: unknown[]) => {
+            Reflect.apply(Socket.prototype.write, made, [chunk, ...more]);
+            const isFull = chunk.length > 1024;
+            if (isFull) setImmediate(() => made.emit("drain"));
+            return !isFull;
+          };
+          connected(made);
+        });
+      });
+    const sql = await todos(database, { max: 2, socket });
+    // Larger than what the driver holds back to send it with what follows.
+    const write = (user_id: number): Promise<unknown> =>
+      withContext(
+        { user_id, filling: "x".repeat(2000) },
+        () => sql`insert into todos (task) values (${`t${user_id}`})`,
+      );
+    await Promise.all([write(0), write(1), write(2), write(3)]);
+    const read = (): Promise<unknown> => sql`select pg_sleep(0.001)`;
+    await Promise.all(Array.from({ length: 40 }, (_, i) => i % 3 === 0 ? read() : write(4 + i)));
+    const changes = await seen(database.port);
+    expect(changes).toHaveLength(30);
+    for (const change of changes) expect(change.after.task).toBe(`t${change.context.user_id as number}`);
+    expect(
+      await database.db`select from pg_stat_activity
+        where datname = current_database() and state like 'idle in transaction%'`,
+    ).toEqual([]);
   });
 
   test("a killed backend fails the statement alone", async () => {

@@ -199,7 +199,7 @@ function wrapReserved(sql: Sql, access: QueryAccess, options: WrapOptions): Sql 
 }
 
 const sendContext = (sql: Sql, context: string): unknown =>
-  sql`select set_config('bemi.context', ${context}, true)`;
+  sql`select where set_config('bemi.context', ${context}, true) is null`;
 
 /** Sends a query of our own at once; what it fails with, the statement behind it fails with too. */
 function submit(made: unknown): Promise<unknown> {

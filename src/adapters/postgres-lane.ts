@@ -23,27 +23,56 @@ export interface QueryMaker {
   readonly options?: { readonly max?: number };
 }
 
+/** The connections seen so far, by what the driver writes into each query that it executes on them. */
+const connections: WeakMap<object, DriverConnection> = new WeakMap();
+
 /**
- * Takes a connection of the pool, busy ones included, and calls `use` with it before anything has travelled: what
- * `use` sends goes in the same flush. When a transaction has ended on it, the driver takes the connection back.
+ * Takes a connection of the pool, busy ones included, sends `opening` on it and calls `use` before anything has
+ * travelled: what `use` sends goes in the same flush. When a transaction has ended on it, the driver takes the
+ * connection back. Where `opening` gives nothing, nothing is done.
  *
  * `sql.reserve()` would need an idle connection, and in 3.4.9 loses one for good whenever connecting fails.
- * The opening statement is an empty one: under back-pressure the driver skips `onexecute`, and a `begin` would then
- * stay open on a connection that nobody knows.
+ * The driver's `onexecute` tells the connection only once the text is written, and under back-pressure not at all: a
+ * `begin` would then stay open on a connection that nobody knows. So the text is empty on a connection not seen
+ * before, and `opening` follows it. One that was seen is known by its state, which the driver sets before it reads the
+ * text: a query less for each write, a quarter of what the driver costs.
  */
 export function openLane(
   sql: QueryMaker,
+  opening: () => string | undefined,
   use: (lane: Lane) => void,
   fail: (error: unknown) => void,
   attempts: number = 2 * (sql.options?.max ?? 10) + 8,
 ): void {
   let used = false;
-  const onexecute = (connection: DriverConnection): void => {
+  let isSent = false;
+  const take = (connection: DriverConnection): void => {
+    if (used) return;
     used = true;
-    use(reserve(connection));
+    const lane = reserve(connection);
+    if (!isSent) {
+      const text = opening();
+      if (text === undefined) return;
+      sendOn(lane, sql.unsafe(text));
+    }
+    use(lane);
   };
-  const opener = submit(sql.unsafe("", [], { onexecute, simple: true }));
-  const again = (): void => openLane(sql, use, fail, attempts - 1);
+  const onexecute = (connection: DriverConnection): void => {
+    if (opener.state) connections.set(opener.state, connection);
+    take(connection);
+  };
+  const opener = sql.unsafe("", [], { onexecute, simple: true });
+  opener.strings = new LateText(() => {
+    const connection = opener.state ? connections.get(opener.state) : undefined;
+    const text = connection ? opening() : undefined;
+    if (!connection || text === undefined) return "";
+    isSent = true;
+    // Under back-pressure: nothing else has been sent on it by then.
+    queueMicrotask(() => take(connection));
+    return text;
+  });
+  submit(opener);
+  const again = (): void => openLane(sql, opening, use, fail, attempts - 1);
   Promise.prototype.then.call(
     opener,
     () => {
@@ -62,6 +91,27 @@ export function openLane(
       fail(error);
     },
   );
+}
+
+/** The only string of a query, made when the driver asks for it. */
+class LateText implements ArrayLike<string> {
+  readonly [index: number]: string;
+  readonly length = 1;
+  readonly #make: () => string;
+
+  constructor(make: () => string) {
+    this.#make = make;
+  }
+
+  get 0(): string {
+    return this.#make();
+  }
+}
+
+/** Sends a query of our own on a lane. */
+export function sendOn(lane: Lane, query: Query): Query {
+  query.handler = lane.send;
+  return submit(query);
 }
 
 function reserve(connection: DriverConnection): Lane {

@@ -2,7 +2,9 @@ import { bindAsync } from "../context/bind-async.ts";
 
 /** A lazy query of postgres.js 3: what of its inner life is used here. */
 export interface Query extends Promise<unknown> {
-  strings: readonly string[] & { readonly raw?: readonly string[] };
+  strings: ArrayLike<string> & { readonly raw?: readonly string[] };
+  /** The backend that it was executed on, once it was. */
+  readonly state: object | null;
   readonly args: readonly unknown[];
   handler: Handler;
   resolve: (value: unknown) => void;
@@ -48,6 +50,20 @@ export function submit(query: Query): Query {
   Promise.prototype.catch.call(query, () => {});
   query.handler(query);
   return query;
+}
+
+/**
+ * Gives queries accessors by a prototype between them and their class, the same for all of a kind. Defined on the query
+ * they would give each a shape of its own, and the driver then takes half as long again for a write.
+ */
+export function withAccessors(accessors: PropertyDescriptorMap): (query: Query) => void {
+  const prototypes: WeakMap<object, object> = new WeakMap();
+  return (query) => {
+    const own = Object.getPrototypeOf(query) as object;
+    const prototype = prototypes.get(own) ?? Object.create(own, accessors) as object;
+    prototypes.set(own, prototype);
+    Object.setPrototypeOf(query, prototype);
+  };
 }
 
 /** Callbacks of `forEach` and `cursor` are called from the socket's events: they get the caller's async context. */

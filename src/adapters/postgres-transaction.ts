@@ -1,19 +1,29 @@
 import { contextLiteralSql } from "../context/context-sql.ts";
 import { BemiError } from "../errors.ts";
 import type { Lane, QueryMaker } from "./postgres-lane.ts";
-import { type Handler, type Query, submit } from "./postgres-query.ts";
+import { type Handler, type Query, withAccessors } from "./postgres-query.ts";
 import { refusesTransactions, warnOfBareRun } from "./refuses-transactions.ts";
 
 export interface OwnTransaction {
   readonly context: string;
   readonly sql: QueryMaker;
-  /** Gets a connection; `use` sends on it at once. */
-  readonly open: (use: (lane: Lane) => void, fail: (error: unknown) => void) => void;
+  /** Gets a connection and sends `opening` on it; `use` sends at once what follows. */
+  readonly open: (
+    opening: () => string | undefined,
+    use: (lane: Lane) => void,
+    fail: (error: unknown) => void,
+  ) => void;
   /** The driver's own way, for a statement that refuses to run in a transaction. */
   readonly bare: Handler;
 }
 
-type Outcome = { readonly value: unknown } | { readonly error: unknown; readonly retriable?: true };
+interface Failure {
+  readonly error: unknown;
+  /** It was not carried out, and the driver would have sent it again. */
+  readonly isRetriable?: true;
+}
+
+export type Outcome = { readonly value: unknown } | Failure;
 
 interface Stream {
   _final?(done: (error?: Error | null) => void): void;
@@ -26,114 +36,179 @@ interface Stream {
  * right behind. The query settles only when the commit has answered.
  */
 export function runInTransaction(query: Query, transaction: OwnTransaction): void {
-  const { context, sql, open, bare } = transaction;
-  open((lane) => {
-    // Nothing is sent on the connection, and the driver takes it back.
-    if (query.cancelled) return;
-    send(lane, sql.unsafe(`begin;${contextLiteralSql(context)}`));
-    const { outcome, failed, settle, restore } = intercept(query);
-    lane.send(query);
-    const conclude = async (error: unknown): Promise<void> => {
-      const first = await outcome;
-      if (!("error" in first)) return settle(error === undefined ? first : { error });
-      const refused = refusesTransactions(first.error);
-      if (!refused && !first.retriable) return settle(first);
-      restore();
-      if (first.retriable) return runInTransaction(query, transaction);
-      warnOfBareRun();
-      bare(query);
-    };
-    if (!query.streaming) return void end("commit", lane, sql, query).then(conclude);
-    outcome.then((first) => {
-      if ("error" in first) return end("rollback", lane, sql, query).then(conclude);
-      endWithStream(first.value as Stream, failed, (command) => end(command, lane, sql, query));
-      settle(first);
-    });
-  }, (error) => query.reject(error));
+  const opening = (): string | undefined =>
+    query.cancelled ? undefined : `begin;${contextLiteralSql(transaction.context)}`;
+  const run = query.streaming ? runStream : runStatement;
+  transaction.open(
+    opening,
+    (lane) => run(query, transaction, lane),
+    (error) => query.reject(error),
+  );
 }
 
-function send(lane: Lane, query: Query): Query {
-  query.handler = lane.send;
-  return submit(query);
-}
-
-/** Resolves to what went wrong with it, or `undefined`. */
-function end(command: "commit" | "rollback", lane: Lane, sql: QueryMaker, query: Query): Promise<unknown> {
-  if (!lane.isOpen()) {
-    return Promise.resolve(
-      new BemiError("connection_failed", "The connection closed before the transaction was committed", {
-        hint: "It was rolled back: try again.",
-      }),
-    );
-  }
-  const made = sql.unsafe(command);
-  // A deferred constraint fails here: its error names the statement, not the commit.
-  Object.defineProperties(made, {
-    string: { get: () => query.string, set() {} },
-    origin: { get: () => query.origin },
-  });
-  return Promise.prototype.then.call(send(lane, made), () => undefined, (error: unknown) => error) as Promise<
-    unknown
-  >;
-}
-
-/** Holds back how the query ends; the driver sees its usual `resolve` and `reject`, which a cursor may also replace. */
-export function intercept(query: Query): {
-  outcome: Promise<Outcome>;
-  /** An error, whether it is the outcome or comes after it. */
-  failed: Promise<unknown>;
-  settle: (outcome: Outcome) => void;
-  restore: () => void;
-} {
-  let { resolve, reject } = query;
-  let done: (outcome: Outcome) => void = () => {};
-  const outcome = new Promise<Outcome>((settled) => done = settled);
-  let fail: (error: unknown) => void = () => {};
-  const failed = new Promise<unknown>((settled) => fail = settled);
-  const end = (result: Outcome): void => {
-    query.active = false;
-    if ("error" in result) fail(result.error);
-    done(result);
+// By callbacks, the driver's own way: within a context each promise costs several microseconds.
+function runStatement(query: Query, transaction: OwnTransaction, lane: Lane): void {
+  let first: Outcome | undefined;
+  let last: Outcome | undefined;
+  const conclude = (): void => {
+    if (!first || !last) return;
+    if ("error" in first) return fail(held, first, transaction);
+    held.settle("error" in last ? last : first);
   };
-  Object.defineProperties(query, {
-    resolve: { configurable: true, get: () => (value: unknown) => end({ value }), set: (fn) => resolve = fn },
-    reject: { configurable: true, get: () => (error: unknown) => end({ error }), set: (fn) => reject = fn },
-    // A prepared plan that an ALTER TABLE made stale: the driver would repeat the statement behind our commit, and so
-    // without its context. Cancelled it stays unsent, and the whole transaction is repeated.
-    retried: {
-      configurable: true,
-      get: () => undefined,
-      set: (error: unknown) => {
-        query.cancelled = true;
-        end({ error, retriable: true });
-      },
-    },
+  const held = hold(query, (outcome) => {
+    first = outcome;
+    conclude();
   });
+  lane.send(query);
+  end("commit", lane, transaction.sql, query, (outcome) => {
+    last = outcome;
+    conclude();
+  });
+}
+
+// COPY: the caller gets the stream at once, and the transaction ends with it.
+function runStream(query: Query, transaction: OwnTransaction, lane: Lane): void {
+  const finish = (command: "commit" | "rollback"): Promise<Outcome> =>
+    new Promise((done) =>
+      // The driver calls from within its message handler, where it takes no further query yet.
+      setImmediate(() => end(command, lane, transaction.sql, query, done))
+    );
+  let isStreaming = false;
+  let failLater: (error: unknown) => void = () => {};
+  const failed = new Promise<unknown>((told) => failLater = told);
+  const held = hold(query, async (outcome) => {
+    if (isStreaming) {
+      if ("error" in outcome) failLater(outcome.error);
+    } else if ("error" in outcome) {
+      await finish("rollback");
+      fail(held, outcome, transaction);
+    } else {
+      isStreaming = true;
+      endWithStream(outcome.value as Stream, failed, finish);
+      held.settle(outcome);
+    }
+  });
+  lane.send(query);
+}
+
+function fail({ query, settle, restore }: Held, failure: Failure, transaction: OwnTransaction): void {
+  if (!failure.isRetriable && !refusesTransactions(failure.error)) return settle(failure);
+  queueMicrotask(() => {
+    restore();
+    if (failure.isRetriable) return runInTransaction(query, transaction);
+    warnOfBareRun();
+    transaction.bare(query);
+  });
+}
+
+function end(
+  command: "commit" | "rollback",
+  lane: Lane,
+  sql: QueryMaker,
+  query: Query,
+  done: (outcome: Outcome) => void,
+): void {
+  if (!lane.isOpen()) {
+    return done({
+      error: new BemiError(
+        "connection_failed",
+        "The connection closed before the transaction was committed",
+        {
+          hint: "It was rolled back: try again.",
+        },
+      ),
+    });
+  }
+  const made: Ending = sql.unsafe(command);
+  made.resolve = (value) => done({ value });
+  made.reject = (error) => done({ error });
+  made.executed = true;
+  made[ENDED] = query;
+  nameStatement(made);
+  lane.send(made);
+}
+
+const ENDED = Symbol("ended");
+type Ending = Query & { [ENDED]?: Query };
+
+// A deferred constraint fails at the commit: its error names the statement.
+const nameStatement = withAccessors({
+  string: {
+    get(this: Ending) {
+      return this[ENDED]?.string;
+    },
+    set() {},
+  },
+  origin: {
+    get(this: Ending) {
+      return this[ENDED]?.origin;
+    },
+  },
+});
+
+export interface Held {
+  readonly query: Query;
+  /** Settles the query, as the driver would have. */
+  readonly settle: (outcome: Outcome) => void;
+  /** Gives it back to the driver, to be sent again. */
+  readonly restore: () => void;
+}
+
+/** Holds back how a query ends: `tell` gets it instead, and what comes after it. */
+export function hold(query: Query, tell: (outcome: Outcome) => void): Held {
+  const drivers = { resolve: query.resolve, reject: query.reject };
+  const prototype = Object.getPrototypeOf(query) as object;
+  const told = (outcome: Outcome): void => {
+    query.active = false;
+    tell(outcome);
+  };
+  const resolve = (value: unknown): void => told({ value });
+  const reject = (error: unknown): void => told({ error });
+  // A cursor replaces both with each batch.
+  if (query.cursorFn) {
+    Object.defineProperties(query, {
+      resolve: { configurable: true, get: () => resolve, set: (fn) => drivers.resolve = fn },
+      reject: { configurable: true, get: () => reject, set: (fn) => drivers.reject = fn },
+    });
+  } else Object.assign(query, { resolve, reject });
+  (query as Retried)[RETRIED] = (error) => told({ error, isRetriable: true });
+  tellOfRetry(query);
   return {
-    outcome,
-    failed,
-    settle: (result) => "error" in result ? reject(result.error) : resolve(result.value),
+    query,
+    settle: (outcome) => "error" in outcome ? drivers.reject(outcome.error) : drivers.resolve(outcome.value),
     restore: () => {
-      Object.defineProperties(query, {
-        resolve: { configurable: true, writable: true, value: resolve },
-        reject: { configurable: true, writable: true, value: reject },
-        retried: { configurable: true, writable: true, value: undefined },
-      });
+      Object.setPrototypeOf(query, prototype);
+      for (const [name, value] of Object.entries(drivers)) {
+        Object.defineProperty(query, name, { configurable: true, enumerable: true, writable: true, value });
+      }
       query.cancelled = null;
     },
   };
 }
 
-// COPY: the caller gets the stream at once, and the transaction ends with it.
+const RETRIED = Symbol("retried");
+type Retried = Query & { [RETRIED]?: (error: unknown) => void };
+
+// A prepared plan that an ALTER TABLE made stale: the driver would repeat the statement behind our commit, and so
+// without its context. Cancelled it stays unsent, and the whole transaction is repeated.
+const tellOfRetry = withAccessors({
+  retried: {
+    get: () => undefined,
+    set(this: Retried, error: unknown) {
+      this.cancelled = true;
+      this[RETRIED]?.(error);
+    },
+  },
+});
+
+/** Ends the transaction when the stream ends; `failed` is an error that comes after the stream. */
 function endWithStream(
   copy: Stream,
   failed: Promise<unknown>,
-  end: (command: "commit" | "rollback") => Promise<unknown>,
+  end: (command: "commit" | "rollback") => Promise<Outcome>,
 ): void {
-  let ending: Promise<unknown> | undefined;
-  const finish = (command: "commit" | "rollback"): Promise<unknown> =>
-    // The driver calls from within its message handler, where it takes no further query yet.
-    ending ??= new Promise((done) => setImmediate(() => done(end(command))));
+  let ending: Promise<Outcome> | undefined;
+  const finish = (command: "commit" | "rollback"): Promise<Outcome> => ending ??= end(command);
   const final = copy._final?.bind(copy);
   if (!final) {
     copy.once("close", () => {
@@ -146,7 +221,7 @@ function endWithStream(
   copy._final = (done) => {
     const conclude = async (command: "commit" | "rollback", error?: unknown): Promise<void> => {
       const ended = await finish(command);
-      done((error ?? ended ?? null) as Error | null);
+      done((error ?? ("error" in ended ? ended.error : null)) as Error | null);
     };
     // What the server finds wrong after the last row, the driver would tell nobody.
     failed.then((error) => conclude("rollback", error));

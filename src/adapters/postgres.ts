@@ -14,8 +14,8 @@ import {
   queryText,
   submit,
 } from "./postgres-query.ts";
-import { type Lane, openLane, type QueryMaker } from "./postgres-lane.ts";
-import { intercept, runInTransaction } from "./postgres-transaction.ts";
+import { type Lane, openLane, type QueryMaker, sendOn } from "./postgres-lane.ts";
+import { hold, type Outcome, type OwnTransaction, runInTransaction } from "./postgres-transaction.ts";
 import { refusesTransactions, warnOfBareRun } from "./refuses-transactions.ts";
 import { type StatementKind, statementKind, UNREAD } from "./statement-kind.ts";
 import { contextAhead, type TransactionContext, UNKNOWN } from "./transaction-context.ts";
@@ -90,7 +90,7 @@ function wrapPool(sql: Sql, options: WrapOptions): Sql {
     runInTransaction(query, {
       context: text,
       sql,
-      open: (use, fail) => openLane(sql, use, fail),
+      open: (opening, use, fail) => openLane(sql, opening, use, fail),
       bare: send,
     });
   };
@@ -109,7 +109,9 @@ function wrapPool(sql: Sql, options: WrapOptions): Sql {
 
 // The driver reads the file first and then sends its text by the handler of the `sql` that made the query.
 function runFile(sql: Sql, query: Query, reopen: Reopen, context: string, bare: Handler): void {
-  const { outcome, settle, restore } = intercept(query);
+  let told: (outcome: Outcome) => void = () => {};
+  const outcome = new Promise<Outcome>((resolve) => told = resolve);
+  const { settle, restore } = hold(query, told);
   sql.begin("", async (tx) => {
     submit(tx.unsafe(contextLiteralSql(context)));
     reopen(tx).handler(query);
@@ -182,7 +184,13 @@ function wrapReserved(sql: Sql, options: WrapOptions): Sql {
       const text = kind.leaves || reopen ? undefined : contextAlone(query, kind, context, options);
       if (text !== undefined) {
         const lane: Lane = { send: (next) => submitOn(sql, next), isOpen: () => true };
-        return runInTransaction(query, { context: text, sql, open: (use) => use(lane), bare: send });
+        const open: OwnTransaction["open"] = (opening, use) => {
+          const first = opening();
+          if (first === undefined) return;
+          sendOn(lane, sql.unsafe(first));
+          use(lane);
+        };
+        return runInTransaction(query, { context: text, sql, open, bare: send });
       }
     }
     if (kind.leaves && !query.onlyDescribe) {
