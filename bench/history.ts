@@ -1,7 +1,7 @@
 import postgres from "postgres";
 import { connect } from "../src/database/connect.ts";
-import { asOf, changes, history as historyOf, revert, type RevertUnit } from "../src/history/mod.ts";
-import { install } from "../src/install/mod.ts";
+import { asOf, changes, history as historyOf, revert, type RevertUnit } from "@bemi/core/history";
+import { install } from "@bemi/core/install";
 import { fillLog } from "../test/support/million.ts";
 import { startServer } from "../test/support/servers.ts";
 import { compare, cpuClock, type Subject } from "./measure.ts";

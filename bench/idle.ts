@@ -1,6 +1,6 @@
 import postgres from "postgres";
-import { install, track } from "../src/install/mod.ts";
-import { createSlot } from "../src/worker/mod.ts";
+import { install, track } from "@bemi/core/install";
+import { createSlot } from "@bemi/core/worker";
 import { type Server, startServer } from "../test/support/servers.ts";
 import { cpuClock, tell } from "./measure.ts";
 import { until, type WorkerProcess, workerProcess } from "./worker-process.ts";

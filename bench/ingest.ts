@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { once } from "node:events";
 import postgres from "postgres";
-import { install } from "../src/install/mod.ts";
+import { install } from "@bemi/core/install";
 import { startServer } from "../test/support/servers.ts";
 import { compare, cpuClock, median, tell } from "./measure.ts";
 

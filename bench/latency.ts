@@ -1,8 +1,8 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import postgres from "postgres";
-import { install, track } from "../src/install/mod.ts";
-import { createSlot } from "../src/worker/mod.ts";
+import { install, track } from "@bemi/core/install";
+import { createSlot } from "@bemi/core/worker";
 import { type Server, startServer } from "../test/support/servers.ts";
 import { findClient } from "./find-client.ts";
 import { tell } from "./measure.ts";

@@ -28,6 +28,7 @@ const benches: Readonly<Record<string, (version: string) => Promise<void>>> = {
   worker,
 };
 
+// What is measured is the built package: a loader of sources may add to each closure what nobody ships.
 // npm run bench -- ingest   (without a name all of them, in their short form, and the README's table is written anew;
 // BENCH_SERVER=15 for another version. The long forms, by name and alone: BENCH_SHAPES=narrow,wide,small,huge,apart of
 // worker; BENCH_STORED=10000000 of ingest; BENCH_CHANGES=10000000 of history; BENCH_ROWS=10000000 of memory, where

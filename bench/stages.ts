@@ -1,10 +1,10 @@
 import type { Buffer } from "node:buffer";
 import postgres from "postgres";
-import { install, track } from "../src/install/mod.ts";
+import { install, track } from "@bemi/core/install";
 import { openConnection } from "../src/worker/connection.ts";
 import { decode, type PgoutputMessage, type RawMessage } from "../src/worker/decode.ts";
 import { copyLine, type Origin } from "../src/worker/encode.ts";
-import { createSlot } from "../src/worker/mod.ts";
+import { createSlot } from "@bemi/core/worker";
 import { peek } from "../src/worker/peek.ts";
 import { openSource } from "../src/worker/source.ts";
 import { type Change, stitcher } from "../src/worker/stitch.ts";

@@ -2,8 +2,8 @@ import { PGlite } from "@electric-sql/pglite";
 import postgres from "postgres";
 import { connect } from "../src/database/connect.ts";
 import type { DatabaseLike } from "../src/database/port.ts";
-import { install, trackAll } from "../src/install/mod.ts";
-import { mark, rewind } from "../src/testing/mod.ts";
+import { install, trackAll } from "@bemi/core/install";
+import { mark, rewind } from "@bemi/core/testing";
 import { startServer } from "../test/support/servers.ts";
 import { compare, type Subject } from "./measure.ts";
 
