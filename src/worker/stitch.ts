@@ -295,13 +295,16 @@ export function stitcher(catalog: Catalog): Stitcher {
   return { push, refresh };
 }
 
-/** A statement speaks once of each partition, in one context. */
+/**
+ * A statement speaks once of each partition, in one context. Counted from the end: in `truncate todos_2; truncate todos`
+ * the second speaks of it again, behind others that are its own.
+ */
 function byStatement(truncated: readonly TruncatedPartition[]): TruncatedPartition[][] {
   const statements: TruncatedPartition[][] = [];
-  for (const one of truncated) {
-    const own = statements.at(-1);
-    if (own?.[0]?.context === one.context && !own.some(({ leaf }) => leaf === one.leaf)) own.push(one);
-    else statements.push([one]);
+  for (const one of truncated.toReversed()) {
+    const own = statements[0];
+    if (own?.[0]?.context === one.context && !own.some(({ leaf }) => leaf === one.leaf)) own.unshift(one);
+    else statements.unshift([one]);
   }
   return statements;
 }
