@@ -17,7 +17,10 @@ export interface Circumstances {
   readonly cascaded: ReadonlySet<string>;
   /** Tables that a BEFORE trigger writes while a statement of the client's does: its message hides that statement's. */
   readonly hidden: ReadonlySet<string>;
-  /** Tables captured by statement, while which a row trigger sets the context: the statement's end has that. */
+  /**
+   * Tables captured by statement, while which a row trigger sets the context: the statement's end has that. And an
+   * unlogged one that such a trigger is on and that inherits: its rows' triggers know nothing of the parent's statement.
+   */
   readonly withoutContext: ReadonlySet<string>;
   /** By table, columns whose change alone records nothing. */
   readonly ignored: ReadonlyMap<string, readonly string[]>;
@@ -181,7 +184,7 @@ function normalise(name: LaneName, rows: readonly Row[], circumstances: Circumst
 
 function comparableContext({ table, operation, context }: Row, circumstances: Circumstances): string {
   const { cascaded, hidden, withoutContext } = circumstances;
-  if (withoutContext.has(table)) {
+  if (withoutContext.has(table) || withoutContext.has(table.slice(0, 2))) {
     // Nor whether what it set was an object.
     const facts = new Map(objectMembers(context) ?? []).get("db") ?? "{}";
     return without(facts, ["context_error"]);
