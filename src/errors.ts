@@ -7,7 +7,7 @@
  * | `connection_failed` | the database could not be reached |
  * | `context_invalid` | a context is not a plain JSON object |
  * | `decode_failed` | bytes from the Write-Ahead Log are malformed, truncated or unknown |
- * | `history_unknown` | the log does not know all of what was asked for; the hint says from when on it does |
+ * | `history_unknown` | the log does not know all of what was asked for, or today's types cannot hold it; the hint says what it does know |
  * | `invalid_name` | a schema name cannot be used |
  * | `gap` | part of the Write-Ahead Log was lost before it was read |
  * | `lock_timeout` | a table stayed locked by others through every attempt |

@@ -1,5 +1,6 @@
+import { inspect } from "node:util";
 import { expect, test } from "vitest";
-import { asOf } from "../src/history/mod.ts";
+import { asOf, asOfJson } from "../src/history/mod.ts";
 import { baseline } from "../src/install/mod.ts";
 import { onEachDatabase, onEachServer, type TestDatabase } from "./support/databases.ts";
 import {
@@ -43,6 +44,35 @@ async function age(database: TestDatabase): Promise<void> {
 const TABLE = "create table todos (id int primary key, task text)";
 
 function alike(open: () => Promise<TestDatabase>, capture: Capture): void {
+  test("a value that today's type does not take is refused, without the value", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    const catchUp = await tracked(
+      database,
+      "create type mood as enum ('secret', 'ok'); create table todos (id int primary key, mood mood)",
+      capture,
+    );
+    await port.execute("insert into todos values (1, 'secret')");
+    await catchUp();
+    const then = await clock(port);
+    await port.execute("alter type mood rename value 'secret' to 'other'");
+    await port.execute("update todos set mood = 'ok'");
+    await catchUp();
+    const options = { schema, wait: false } as const;
+    for (
+      const read of [
+        () => asOf(db, "todos", then, options),
+        () => asOf(db, "todos", then, { ...options, key: "1" }),
+        () => asOfJson(db, "todos", then, options),
+        () => asOf(db, then, () => Promise.resolve(), options),
+      ]
+    ) {
+      const error = await read().then(() => undefined, (thrown: unknown) => thrown);
+      expect(error).toMatchObject({ code: "history_unknown", hint: expect.stringContaining("history()") });
+      expect(inspect(error)).not.toContain("secret");
+    }
+  });
+
   test("months past their retention are unknown, not empty", async () => {
     await using database = await open();
     const { db, port } = database;

@@ -35,3 +35,21 @@ export async function reading<R>(
     throw explained(error);
   }
 }
+
+// Data exceptions, and what a domain refuses; but not of dates, for the moment itself may be none.
+const UNFIT = /^(?:22(?!00[78])...|23502|23514)$/;
+
+/** Makes rows of then in today's types. What does not fit them is said without its value. */
+export async function fitting<R>(table: string, make: () => Promise<R>): Promise<R> {
+  try {
+    return await make();
+  } catch (error) {
+    const state = sqlstateOf(error) ?? "";
+    if (!UNFIT.test(state)) throw error;
+    throw new BemiError(
+      "history_unknown",
+      `A value that ${table} had then does not fit the type that its column has today (SQLSTATE ${state})`,
+      { hint: "history() and changes() give the values as they were, whatever became of their types." },
+    );
+  }
+}
