@@ -3,6 +3,7 @@ import { BemiError } from "../errors.ts";
 import { type Hosts, openSocket } from "../worker/socket.ts";
 import { splitTarget } from "../worker/tls-settings.ts";
 import type { Io } from "./io.ts";
+import { storedPassword } from "./passfile.ts";
 
 /** Where to connect: a URL, or postgres.js' options made of variables, with what is said of TLS as a URL names it. */
 export type Target = string | Readonly<Record<string, string | number>>;
@@ -17,12 +18,20 @@ const TLS_VARIABLES = {
   PGSSLMINPROTOCOLVERSION: "ssl_min_protocol_version",
 } as const;
 
+/** Where libpq's password file is. */
+const PASSFILE_VARIABLES = ["PGPASSFILE", "HOME", "APPDATA"];
+
 /**
- * Finds out where to connect: the flag, DATABASE_URL, libpq's PG* variables, Bemi's DB_* variables.
+ * Finds out where to connect: the flag, DATABASE_URL, libpq's PG* variables, Bemi's DB_* variables; a password that none
+ * of them has is looked for in libpq's password file.
  *
  * @throws {BemiError} `usage` where nothing says it, or a URL is none; the URL itself is never shown
  */
 export function connectionTarget(flag: string | undefined, env: Io["env"], name = "--database-url"): Target {
+  return withPassword(targetOf(flag, env, name), env);
+}
+
+function targetOf(flag: string | undefined, env: Io["env"], name: string): Target {
   const url = flag ?? env.DATABASE_URL;
   if (url) {
     if (isPostgresUrl(url)) return withTls(url, env);
@@ -52,9 +61,52 @@ export function connectionTarget(flag: string | undefined, env: Io["env"], name 
   });
 }
 
-/** A second database's URL, for which only the variables for TLS hold. */
+/** A second database's URL, for which only the variables for TLS and for the password file hold. */
 export function otherTarget(url: string, env: Io["env"]): Target {
-  return connectionTarget(url, tlsEnvironment(env), "--destination-url");
+  const names = [...Object.keys(TLS_VARIABLES), ...PASSFILE_VARIABLES];
+  return connectionTarget(
+    url,
+    Object.fromEntries(names.map((name) => [name, env[name]])),
+    "--destination-url",
+  );
+}
+
+function withPassword(target: Target, env: Io["env"]): Target {
+  if (env.PGPASSWORD) return target;
+  if (typeof target !== "string") {
+    if (target.password !== undefined) return target;
+    const text = (name: string): string | undefined =>
+      target[name] === undefined ? undefined : String(target[name]);
+    const password = storedPassword({
+      host: text("host") ?? env.PGHOST,
+      port: text("port"),
+      database: text("database"),
+      user: text("username"),
+    }, env);
+    return password === undefined ? target : { ...target, password };
+  }
+  const [, scheme = "", login = "", address = "", path = "", query = ""] =
+    /^(\w+:\/\/)(?:([^@/?#]*)@)?([^/?#]*)(?:\/([^?#]*))?(?:\?(.*))?$/s.exec(target) ?? [];
+  const [user = "", known] = login.split(/:(.*)/s);
+  if (known) return target;
+  // Of several hosts the first one's.
+  const [, host, port] = /^(\[[^\]]*\]|[^:,]*)(?::(\d+))?/.exec(address) ?? [];
+  const passfile = new URLSearchParams(query).get("passfile") ?? env.PGPASSFILE;
+  const password = storedPassword(
+    { host, port, database: decoded(path), user: decoded(user) },
+    { ...env, PGPASSFILE: passfile },
+  );
+  if (password === undefined) return target;
+  const rest = target.slice(scheme.length).slice(login ? login.length + 1 : 0);
+  return `${scheme}${user}:${encodeURIComponent(password)}@${rest}`;
+}
+
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 function isPostgresUrl(url: string): boolean {
@@ -84,10 +136,6 @@ function tlsVariables(env: Io["env"]): Record<string, string> {
   return Object.fromEntries(
     Object.entries(TLS_VARIABLES).flatMap(([name, parameter]) => env[name] ? [[parameter, env[name]]] : []),
   );
-}
-
-function tlsEnvironment(env: Io["env"]): Io["env"] {
-  return Object.fromEntries(Object.keys(TLS_VARIABLES).map((name) => [name, env[name]]));
 }
 
 function portOf(name: string, text = "5432"): number {

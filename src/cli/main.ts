@@ -22,7 +22,7 @@ import { VERSION } from "./version.ts";
 
 const HELP = `
 Connection: --database-url, DATABASE_URL, PGHOST/PGPORT/PGDATABASE/PGUSER/PGPASSWORD,
-or DB_HOST/DB_PORT/DB_NAME/DB_USER/DB_PASSWORD.
+or DB_HOST/DB_PORT/DB_NAME/DB_USER/DB_PASSWORD; the password also from ~/.pgpass or PGPASSFILE.
 
 Exit codes: 0 ok, 1 failure, 2 usage, 3 cannot connect, 4 schema missing or incompatible,
 5 WAL lost before it was read, 130 interrupted.`;
