@@ -106,7 +106,18 @@ export async function asOf(
   });
 }
 
-/** As {@linkcode asOf} for one table, but each row is the JSON text that the server made: its numbers are exact. */
+/**
+ * As {@linkcode asOf} for one table, but each row is the JSON text that the server made: its numbers are exact.
+ *
+ * @throws {BemiError} as {@linkcode asOf}
+ * @example
+ * ```ts
+ * import postgres from "postgres";
+ * import { asOfJson } from "@bemi/core/history";
+ *
+ * const [balance] = await asOfJson(postgres(), "accounts", "2026-11-03 09:00+00", { key: "42" });
+ * ```
+ */
 export async function asOfJson(
   db: DatabaseLike,
   table: string,

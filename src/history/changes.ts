@@ -60,7 +60,19 @@ export async function changes<Row extends object = Record<string, unknown>>(
   return (await changesJson(db, options)).map((json) => parseJson(json, options.numbers) as Change<Row>);
 }
 
-/** As {@linkcode changes}, but each change is the JSON text that the server made: its numbers are exact. */
+/**
+ * As {@linkcode changes}, but each change is the JSON text that the server made: its numbers are exact.
+ *
+ * @throws {BemiError} as {@linkcode changes}
+ * @example
+ * ```ts
+ * import postgres from "postgres";
+ * import { changesJson } from "@bemi/core/history";
+ *
+ * const lines = await changesJson(postgres(), { context: { request_id: "01JC" } });
+ * console.log(lines.join("\n"));
+ * ```
+ */
 export async function changesJson(db: DatabaseLike, options: ChangesOptions = {}): Promise<string[]> {
   const { schema = DEFAULT_SCHEMA } = options;
   const database = connect(db);

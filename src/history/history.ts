@@ -40,7 +40,18 @@ export async function history<Row extends object = Record<string, unknown>>(
   );
 }
 
-/** As {@linkcode history}, but each change is the JSON text that the server made: its numbers are exact. */
+/**
+ * As {@linkcode history}, but each change is the JSON text that the server made: its numbers are exact.
+ *
+ * @throws {BemiError} as {@linkcode history}
+ * @example
+ * ```ts
+ * import postgres from "postgres";
+ * import { historyJson } from "@bemi/core/history";
+ *
+ * for (const change of await historyJson(postgres(), "invoices", "42")) console.log(change);
+ * ```
+ */
 export async function historyJson(
   db: DatabaseLike,
   table: string,

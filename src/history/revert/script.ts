@@ -17,6 +17,13 @@ import { describeUnit, type RevertUnit } from "./unit.ts";
  *
  * @throws {RevertRefused} `conflict`
  * @throws {BemiError} as {@linkcode planRevert}
+ * @example
+ * ```ts
+ * import postgres from "postgres";
+ * import { revertScript } from "@bemi/core/history";
+ *
+ * console.log(await revertScript(postgres(), { context: { request_id: "01JC" } }));
+ * ```
  */
 export async function revertScript(
   db: DatabaseLike,
