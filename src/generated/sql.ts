@@ -1289,7 +1289,8 @@ begin
 end
 $$;
 
--- A statement that could not be captured is recorded as a gap: the table, the operation, the reason, and no values.
+-- A statement that could not be captured is recorded as a gap: the table, the operation, the reason, and no values. But for
+-- one whose transaction PostgreSQL wants repeated (40001, 40P01): the whole is, and then captured.
 create function "bemi".write_gap(a_relation oid, a_operation text, a_sqlstate text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -1443,12 +1444,15 @@ begin
     ) as bemi_pairs;
   end if;
   return null;
-exception when others then
-  if "bemi".is_strict(tg_relid) then
+exception
+  when transaction_rollback then
     raise;
-  end if;
-  perform "bemi".write_gap(tg_relid, case tg_op when 'INSERT' then 'CREATE' else tg_op end, sqlstate);
-  return null;
+  when others then
+    if "bemi".is_strict(tg_relid) then
+      raise;
+    end if;
+    perform "bemi".write_gap(tg_relid, case tg_op when 'INSERT' then 'CREATE' else tg_op end, sqlstate);
+    return null;
 end
 $$;
 
@@ -1490,12 +1494,15 @@ begin
   end if;
   perform "bemi".write_change(v_frame, 'TRUNCATE', '{}', '{}');
   return null;
-exception when others then
-  if "bemi".is_strict(tg_relid) then
+exception
+  when transaction_rollback then
     raise;
-  end if;
-  perform "bemi".write_gap(tg_relid, 'TRUNCATE', sqlstate);
-  return null;
+  when others then
+    if "bemi".is_strict(tg_relid) then
+      raise;
+    end if;
+    perform "bemi".write_gap(tg_relid, 'TRUNCATE', sqlstate);
+    return null;
 end
 $$;
 
@@ -1628,12 +1635,15 @@ begin
       "bemi".begun_context(tg_relid, case when v_is_move then 'UPDATE' else tg_op end));
     v_masked_before := v_before - v_frame.masked;
     v_masked_after := v_after - v_frame.masked;
-  exception when others then
-    if "bemi".is_strict(tg_relid) then
+  exception
+    when transaction_rollback then
       raise;
-    end if;
-    perform "bemi".write_gap(tg_relid, v_operation, sqlstate);
-    return null;
+    when others then
+      if "bemi".is_strict(tg_relid) then
+        raise;
+      end if;
+      perform "bemi".write_gap(tg_relid, v_operation, sqlstate);
+      return null;
   end;
   if tg_op = 'UPDATE' and v_before - v_frame.ignored = v_after - v_frame.ignored then
     return null;
