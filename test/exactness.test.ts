@@ -87,7 +87,11 @@ onEachServer("what every path of capture has alike", (open) => {
         ],
       });
       expect(changes.map(({ key, context }) => ({ key, ...context }))).toMatchObject([
-        { key: "1", db: { context_error: "not a JSON object" } },
+        {
+          key: "1",
+          db: { context_error: "not a JSON object" },
+          SQL: expect.stringContaining("insert into todos values (1)"),
+        },
         { key: "2", name: "é" },
       ]);
       expect(changes[0]?.context).not.toHaveProperty("name");

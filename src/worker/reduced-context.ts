@@ -13,8 +13,8 @@ export function reducedContext(context: string): string | undefined {
 
 const KEPT: readonly string[] = ["jwt", "client", "SQL", "db"];
 
-/** Of a character beyond ASCII. */
-const ESCAPE = /\\u(?!00[0-7])/i;
+/** Of a character beyond ASCII; a backslash that is itself escaped begins none. */
+const ESCAPE = /(?<!\\)(?:\\\\)*\\u(?!00[0-7])/i;
 
 function marked(db: string): string {
   return db.includes('"context_error"') ? db : db.replace(/\}$/, ', "context_error": "not a JSON object"}');
