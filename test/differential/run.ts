@@ -129,8 +129,10 @@ function isRefusedElsewhere({ scenario, statements, results, isOverlapping }: Ru
     return expected[at] === "55006" ||
       isOverlapping && (
           both.includes("40001") && scenario.settings.some(({ value }) => value === "serializable") ||
-          // What a prepared transaction did to the table's children has changed its triggers, which locks it.
-          both.includes("55P03") && statements.slice(0, at).some(({ sql }) => CHILDREN.test(sql))
+          // Nor does it spare partitions of a table whose triggers a prepared transaction has switched.
+          expected[at] === "55P03" ||
+          // What such a transaction did to the table's children has changed its triggers, which locks it.
+          own[at] === "55P03" && statements.slice(0, at).some(({ sql }) => CHILDREN.test(sql))
         );
   });
 }
