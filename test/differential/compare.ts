@@ -13,7 +13,7 @@ export interface Circumstances {
   readonly unseen: ReadonlySet<string>;
   /** Tables whose rows an ALTER or a DROP has changed, of which no path tells. */
   readonly rewritten: ReadonlySet<string>;
-  /** Tables that a foreign key's cascade writes: in the WAL, without the client's statement. */
+  /** Tables that a foreign key's cascade writes: in the WAL, without the client's statement and its comment. */
   readonly cascaded: ReadonlySet<string>;
   /** Tables that a BEFORE trigger writes while a statement of the client's does: its message hides that statement's. */
   readonly hidden: ReadonlySet<string>;
@@ -208,7 +208,9 @@ function comparableContext({ table, operation, context }: Row, circumstances: Ci
     return without(facts, ["context_error"]);
   }
   const isCascade = cascaded.has(table.slice(0, 2)) && ["UPDATE", "DELETE"].includes(operation);
-  return isCascade || hidden.has(table) && operation === "CREATE" ? without(context, ["SQL"]) : context;
+  // What the generator's comments say goes with the statement.
+  if (isCascade) return without(context, ["SQL", "by", "n"]);
+  return hidden.has(table) && operation === "CREATE" ? without(context, ["SQL"]) : context;
 }
 
 // A renamed table's name begins like its first one. A parent that it got later has no options.
