@@ -87,6 +87,8 @@ begin
     where c.relkind in ('r', 'p') and c.relpersistence <> 't'
       -- The scenarios before are done.
       and substring(n.nspname from '^s([0-9]+)z')::int = (select max(substring(nspname from '^s([0-9]+)z')::int) from pg_namespace)
+    -- A root that was detached first: its partitions have its trigger then, and need none of their own.
+    order by c.relispartition
   loop
     for v_trigger in
       select tgname from pg_trigger where tgrelid = v_table.oid and tgname = 'zz_audit_' || tgrelid and v_table.relispartition
