@@ -38,12 +38,13 @@ export function differences(lanes: Lanes, circumstances: Circumstances): string[
   if (!first || !reference) return found;
   const isOrdered = !circumstances.isOverlapping &&
     ![...lanes].some(([name, rows]) => name !== "plain" && new Set(rows.map((row) => row.capture)).size > 1);
+  const apart = ofTwoSources(prepared);
   for (const name of names.slice(1)) {
     found.push(...compare({
       names: [first, name],
       isOrdered,
-      left: stories(reference, isOrdered),
-      right: stories(prepared.get(name) ?? [], isOrdered),
+      left: stories(reference, isOrdered, apart),
+      right: stories(prepared.get(name) ?? [], isOrdered, apart),
     }));
   }
   const plain = prepared.get("plain");
@@ -103,19 +104,39 @@ function compare({ names: [left, right], left: a, right: b, isOrdered }: Pair): 
   return [];
 }
 
-/** Each transaction as lines: for each key what happened to it in order, for rows without a key in any order. */
-function stories(rows: readonly Row[], isOrdered: boolean): string[][] {
+const keysOf = (row: Row): string[] =>
+  [...new Set([row.key, row.former ?? row.key])].map((key) => `${row.schema}.${row.table} ${key}`);
+
+/** Keys that triggers and the WAL both tell of, as of an unlogged table and a logged one in its place: each in its own order. */
+function ofTwoSources(lanes: Lanes): Set<string> {
+  const found = new Set<string>();
+  for (const rows of lanes.values()) {
+    const captures = new Map<string, string | undefined>();
+    for (const row of rows) {
+      for (const key of keysOf(row)) {
+        if (captures.has(key) && captures.get(key) !== row.capture) found.add(key);
+        captures.set(key, row.capture);
+      }
+    }
+  }
+  return found;
+}
+
+/**
+ * Each transaction as lines: for each key what happened to it in order, for rows without a key, and for those of two
+ * sources, in any order.
+ */
+function stories(rows: readonly Row[], isOrdered: boolean, apart: ReadonlySet<string>): string[][] {
   const all = transactions(rows).map((own) => {
     const keys = new Map<string, Row[]>();
     for (const row of own) {
-      for (const key of new Set([row.key, row.former ?? row.key])) {
-        const name = `${row.schema}.${row.table} ${key}`;
-        keys.set(name, [...keys.get(name) ?? [], row]);
-      }
+      for (const name of keysOf(row)) keys.set(name, [...keys.get(name) ?? [], row]);
     }
     return [...keys].map(([name, its]) => {
       const lines = thereAndBack(its).map(withContext);
-      return `${name}:\n      ${(name.endsWith(" null") ? lines.toSorted() : lines).join("\n      ")}`;
+      return `${name}:\n      ${
+        (name.endsWith(" null") || apart.has(name) ? lines.toSorted() : lines).join("\n      ")
+      }`;
     }).toSorted();
   });
   return isOrdered ? all : all.toSorted(byText);
