@@ -6,6 +6,10 @@ import { onEachDatabase, onEachServer } from "./support/databases.ts";
 import { BEMI, createSlot, install, runWorker, SCHEMA as schema, track } from "./support/installation.ts";
 import { seen, story } from "./support/todos.ts";
 
+// Roles are the cluster's, and other tests make them by their own names.
+const ownRoles = (sql: string): string =>
+  sql.replaceAll(/\bbemi_(application|reader|worker)\b/g, "hostile_$1");
+
 const bin = fileURLToPath(new URL("../dist/src/cli/bin.js", import.meta.url));
 
 // What somebody who may use the database, but not Bemi's schema, can try.
@@ -23,10 +27,10 @@ onEachServer("an application that tries to pass for another", (open) => {
     const [row] = await port.query<{ secret: string; oid: string }>(
       `select secret, 'jobs'::regclass::oid::text as oid from ${BEMI}.seal`,
     );
-    await port.execute(api.rolesSql({ schema }));
+    await port.execute(ownRoles(api.rolesSql({ schema })));
     try {
-      await port.execute("alter role bemi_application login");
-      const app = database.connect({ username: "bemi_application", max: 1 });
+      await port.execute("alter role hostile_application login");
+      const app = database.connect({ username: "hostile_application", max: 1 });
       await app.begin(async (tx) => {
         // Held back, as no row matches.
         await tx`update jobs set done = true where id = 99`;
@@ -62,10 +66,10 @@ onEachServer("an application that tries to pass for another", (open) => {
           { key, context },
         ) => [key, (context.db as { user: string }).user, context.user_id]),
       )
-        .toEqual([["1", "bemi_application", undefined], ["2", "bemi_application", undefined]]);
+        .toEqual([["1", "hostile_application", undefined], ["2", "hostile_application", undefined]]);
     } finally {
-      await port.execute(`drop owned by bemi_application, bemi_reader, bemi_worker;
-        drop role bemi_application, bemi_reader, bemi_worker`);
+      await port.execute(`drop owned by hostile_application, hostile_reader, hostile_worker;
+        drop role hostile_application, hostile_reader, hostile_worker`);
     }
   });
 
@@ -178,11 +182,11 @@ onEachServer("a search path in which somebody's functions and operators come bef
       await app.end();
     };
     bemi("init", "--all", "--capture", "wal");
-    await port.execute(api.rolesSql());
+    await port.execute(ownRoles(api.rolesSql()));
     try {
-      await port.execute("alter role bemi_worker login");
+      await port.execute("alter role hostile_worker login");
       await write(1);
-      await runWorker({ source: url.replace("postgres@", "bemi_worker@"), once: true, schema: "bemi" })
+      await runWorker({ source: url.replace("postgres@", "hostile_worker@"), once: true, schema: "bemi" })
         .finished;
       bemi("track", "todos", "--capture", "trigger", "--baseline");
       await write(2);
@@ -198,8 +202,8 @@ onEachServer("a search path in which somebody's functions and operators come bef
         bemi(...args);
       }
     } finally {
-      await port.execute(`drop owned by bemi_application, bemi_reader, bemi_worker;
-        drop role bemi_application, bemi_reader, bemi_worker`);
+      await port.execute(`drop owned by hostile_application, hostile_reader, hostile_worker;
+        drop role hostile_application, hostile_reader, hostile_worker`);
     }
     bemi("uninstall", "--yes");
   });

@@ -4,6 +4,10 @@ import { createSlot, runWorker } from "../src/worker/mod.ts";
 import { onEachServer } from "./support/databases.ts";
 import { seen } from "./support/todos.ts";
 
+// Roles are the cluster's, and other tests make them by their own names.
+const ownRoles = (sql: string): string =>
+  sql.replaceAll(/\bbemi_(application|reader|worker)\b/g, "granted_$1");
+
 // Roles are the cluster's: one test at a time has them.
 onEachServer("the roles of least privilege", (open) => {
   test("the application writes, the worker works, the reader reads, and none can do another's", async () => {
@@ -14,14 +18,14 @@ onEachServer("the roles of least privilege", (open) => {
     await port.execute("create table todos (id int generated always as identity primary key, task text)");
     await track(db, "todos", { capture: "wal" });
     await seal(db);
-    await port.execute(rolesSql());
+    await port.execute(ownRoles(rolesSql()));
     try {
       await port.execute(
-        `alter role bemi_application login; alter role bemi_reader login; alter role bemi_worker login;
+        `alter role granted_application login; alter role granted_reader login; alter role granted_worker login;
         create table lists (id int primary key)`,
       );
       const as = (role: string): string => database.url.replace("postgres@", `${role}@`);
-      const app = database.connect({ username: "bemi_application", max: 1 });
+      const app = database.connect({ username: "granted_application", max: 1 });
       await app`insert into todos (task) values ('a')`;
       await app`insert into lists values (1)`;
       // What only the database may say, said in the middle of a statement, after the trigger: in the right form.
@@ -31,19 +35,19 @@ onEachServer("the roles of least privilege", (open) => {
             '1%s %s %s %s %L %L %L %L %L %L %L ', null, 'todos'::regclass::oid, 1, 'INSERT', 'postgres', 'postgres', '',
             '{"user_id": 1}', null, null, ${seal}::text)) is not null`;
       }
-      await runWorker({ source: as("bemi_worker"), once: true }).finished;
+      await runWorker({ source: as("granted_worker"), once: true }).finished;
       const changes = await seen(port);
       expect(changes.map(({ key, context }) => [key, (context.db as { user: string }).user, context.user_id]))
         .toEqual([
-          ["1", "bemi_application", undefined],
-          ["2", "bemi_application", undefined],
-          ["3", "bemi_application", undefined],
+          ["1", "granted_application", undefined],
+          ["2", "granted_application", undefined],
+          ["3", "granted_application", undefined],
         ]);
       expect(JSON.stringify(changes)).not.toContain((await db`select secret from bemi.seal`)[0]?.secret);
 
-      const reader = database.connect({ username: "bemi_reader" });
+      const reader = database.connect({ username: "granted_reader" });
       expect(await reader`select primary_key from changes order by 1`).toHaveLength(3);
-      const worker = database.connect({ username: "bemi_worker" });
+      const worker = database.connect({ username: "granted_worker" });
       for (
         const [role, statement] of [
           [app, "select from bemi.changes"],
@@ -71,11 +75,11 @@ onEachServer("the roles of least privilege", (open) => {
       ) await expect(role.unsafe(statement), statement).rejects.toMatchObject({ code: "42501" });
       // As the owner's own transaction, which lacks nothing.
       await port.execute("insert into todos (task) values ('d')");
-      await runWorker({ source: as("bemi_worker"), once: true }).finished;
+      await runWorker({ source: as("granted_worker"), once: true }).finished;
       expect(await seen(port)).toHaveLength(4);
     } finally {
-      await port.execute(`drop owned by bemi_application, bemi_reader, bemi_worker;
-        drop role bemi_application, bemi_reader, bemi_worker`);
+      await port.execute(`drop owned by granted_application, granted_reader, granted_worker;
+        drop role granted_application, granted_reader, granted_worker`);
     }
   });
 
