@@ -1,4 +1,4 @@
-import { BemiError } from "../errors.ts";
+import { changeId } from "./change-id.ts";
 import type { Bind } from "./filter.ts";
 
 /**
@@ -7,8 +7,6 @@ import type { Bind } from "./filter.ts";
  */
 export type Moment = Date | string | { readonly before: string } | { readonly after: string };
 
-const UUID = /^[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}$/i;
-
 /** The SQL function that reads a table at a moment, and its arguments after the row's type. */
 export function momentCall(
   moment: Moment,
@@ -16,12 +14,7 @@ export function momentCall(
 ): { name: "as_of" | "as_of_change"; arguments: string } {
   if (isTime(moment)) return { name: "as_of", arguments: bind(timeOf(moment), "timestamptz") };
   const [edge, change] = "before" in moment ? ["before", moment.before] : ["after", moment.after];
-  if (!UUID.test(change)) {
-    throw new BemiError("usage", "A moment beside a change needs the change's id, which is a UUID", {
-      hint: "It is the `id` of what changes() and history() return.",
-    });
-  }
-  return { name: "as_of_change", arguments: `${bind(change, "uuid")}, ${bind(edge, "text")}` };
+  return { name: "as_of_change", arguments: `${bind(changeId(change), "uuid")}, ${bind(edge, "text")}` };
 }
 
 /** A moment's time as PostgreSQL reads it; `undefined` where it is named by a change. */

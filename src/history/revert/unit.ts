@@ -1,6 +1,7 @@
 import { BemiError } from "../../errors.ts";
 import { containedJson } from "../filter.ts";
 import { readTransactionName } from "../transaction-name.ts";
+import { changeId } from "../change-id.ts";
 
 /**
  * What to revert: one change; one row, back to a time; a transaction; everything whose context contains something (a
@@ -36,12 +37,7 @@ export interface UnitCondition {
  */
 export function unitCondition(unit: RevertUnit): UnitCondition {
   if ("change" in unit && isText(unit.change)) {
-    if (!/^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(unit.change)) {
-      throw new BemiError("usage", "A change is named by its id, a UUID", {
-        hint: "See: bemi changes --json",
-      });
-    }
-    return { where: "c.id = $1::text::uuid", parameters: [unit.change] };
+    return { where: "c.id = $1::text::uuid", parameters: [changeId(unit.change)] };
   }
   if ("transaction" in unit) return transactionCondition(unit.transaction);
   if ("context" in unit && isObject(unit.context)) {
