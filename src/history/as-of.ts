@@ -3,7 +3,7 @@ import type { Database, DatabaseLike } from "../database/port.ts";
 import { DEFAULT_SCHEMA } from "../identifiers.ts";
 import { inSchema } from "../install/schema.ts";
 import { resolve } from "../install/track.ts";
-import { fitting, reading } from "./explained.ts";
+import { inTodaysTypes, reading } from "./explained.ts";
 import { binder } from "./filter.ts";
 import { type Moment, momentCall } from "./moment.ts";
 import { queryPast } from "./past.ts";
@@ -102,7 +102,7 @@ export async function asOf(
       key,
     });
     // Not kept: a prepared statement goes on giving the columns that there were.
-    return await fitting(String(tableOrMoment), () => database.query(`select * ${from}`, parameters));
+    return await inTodaysTypes(String(tableOrMoment), () => database.query(`select * ${from}`, parameters));
   });
 }
 
@@ -129,7 +129,7 @@ export async function asOfJson(
   return await reading(database, schema, async () => {
     if (wait !== false) await waitForWorker(database, { schema, moment, wait });
     const { from, parameters } = await tableAsOf(database, table, moment, { schema, key });
-    const rows = await fitting(table, () =>
+    const rows = await inTodaysTypes(table, () =>
       database.query<{ json: string }>(
         `select pg_catalog.to_json(bemi_row.*)::text as json ${from} as bemi_row`,
         parameters,

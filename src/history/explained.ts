@@ -40,7 +40,7 @@ export async function reading<R>(
 const UNFIT = /^(?:22(?!00[78])...|23502|23514)$/;
 
 /** Makes rows of then in today's types. What does not fit them is said without its value. */
-export async function fitting<R>(table: string, make: () => Promise<R>): Promise<R> {
+export async function inTodaysTypes<R>(table: string, make: () => Promise<R>): Promise<R> {
   try {
     return await make();
   } catch (error) {

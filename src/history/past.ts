@@ -5,7 +5,7 @@ import { BemiError } from "../errors.ts";
 import { quoteIdentifier } from "../identifiers.ts";
 import { inSchema } from "../install/schema.ts";
 import { resolve } from "../install/track.ts";
-import { fitting } from "./explained.ts";
+import { inTodaysTypes } from "./explained.ts";
 import { binder } from "./filter.ts";
 import { type Moment, momentCall } from "./moment.ts";
 
@@ -118,7 +118,7 @@ async function shadow(
   const rows = `${
     inSchema(schema, `select * from "bemi".${call.name}(null::`)
   }${table.name}, ${call.arguments})`;
-  await fitting(table.name, () => port.query(`insert into ${temporary} ${rows}`, parameters));
+  await inTodaysTypes(table.name, () => port.query(`insert into ${temporary} ${rows}`, parameters));
   const key = table.key === null ? "" : `alter table ${temporary} add primary key (${table.key});`;
   const indexes = table.indexes.map((definition) => `create index on ${temporary}${definition};`).join("\n");
   await port.execute(
