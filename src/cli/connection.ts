@@ -3,7 +3,7 @@ import { BemiError } from "../errors.ts";
 import { type Hosts, openSocket } from "../worker/socket.ts";
 import { splitTarget } from "../worker/tls-settings.ts";
 import type { Io } from "./io.ts";
-import { storedPassword } from "./passfile.ts";
+import { withStoredPassword } from "./passfile.ts";
 
 /** Where to connect: a URL, or postgres.js' options made of variables, with what is said of TLS as a URL names it. */
 export type Target = string | Readonly<Record<string, string | number>>;
@@ -28,7 +28,7 @@ const PASSFILE_VARIABLES = ["PGPASSFILE", "HOME", "APPDATA"];
  * @throws {BemiError} `usage` where nothing says it, or a URL is none; the URL itself is never shown
  */
 export function connectionTarget(flag: string | undefined, env: Io["env"], name = "--database-url"): Target {
-  return withPassword(targetOf(flag, env, name), env);
+  return withStoredPassword(targetOf(flag, env, name), env);
 }
 
 function targetOf(flag: string | undefined, env: Io["env"], name: string): Target {
@@ -69,44 +69,6 @@ export function otherTarget(url: string, env: Io["env"]): Target {
     Object.fromEntries(names.map((name) => [name, env[name]])),
     "--destination-url",
   );
-}
-
-function withPassword(target: Target, env: Io["env"]): Target {
-  if (env.PGPASSWORD) return target;
-  if (typeof target !== "string") {
-    if (target.password !== undefined) return target;
-    const text = (name: string): string | undefined =>
-      target[name] === undefined ? undefined : String(target[name]);
-    const password = storedPassword({
-      host: text("host") ?? env.PGHOST,
-      port: text("port"),
-      database: text("database"),
-      user: text("username"),
-    }, env);
-    return password === undefined ? target : { ...target, password };
-  }
-  const [, scheme = "", login = "", address = "", path = "", query = ""] =
-    /^(\w+:\/\/)(?:([^@/?#]*)@)?([^/?#]*)(?:\/([^?#]*))?(?:\?(.*))?$/s.exec(target) ?? [];
-  const [user = "", known] = login.split(/:(.*)/s);
-  if (known) return target;
-  // Of several hosts the first one's.
-  const [, host, port] = /^(\[[^\]]*\]|[^:,]*)(?::(\d+))?/.exec(address) ?? [];
-  const passfile = new URLSearchParams(query).get("passfile") ?? env.PGPASSFILE;
-  const password = storedPassword(
-    { host, port, database: decoded(path), user: decoded(user) },
-    { ...env, PGPASSFILE: passfile },
-  );
-  if (password === undefined) return target;
-  const rest = target.slice(scheme.length).slice(login ? login.length + 1 : 0);
-  return `${scheme}${user}:${encodeURIComponent(password)}@${rest}`;
-}
-
-function decoded(text: string): string {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text;
-  }
 }
 
 function isPostgresUrl(url: string): boolean {
