@@ -109,9 +109,9 @@ class LateText implements ArrayLike<string> {
 }
 
 /** Sends a query of our own on a lane. */
-export function sendOn(lane: Lane, query: Query): Query {
+export function sendOn(lane: Lane, query: Query): void {
   query.handler = lane.send;
-  return submit(query);
+  submit(query);
 }
 
 function reserve(connection: DriverConnection): Lane {
