@@ -359,6 +359,7 @@ onEachServer("reverting", (open) => {
         written++;
       }
     });
+    await expect.poll(() => written, { timeout: 30_000 }).toBeGreaterThan(0); // so the first revert meets a conflict
     let refused = 0;
     for (let i = 0; i < 8; i++) {
       await db.revert({ context: { undo: true } }, {
