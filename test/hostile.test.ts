@@ -4,11 +4,8 @@ import { expect, test } from "vitest";
 import * as api from "../src/install/mod.ts";
 import { onEachDatabase, onEachServer } from "./support/databases.ts";
 import { BEMI, createSlot, install, runWorker, SCHEMA as schema, track } from "./support/installation.ts";
+import { ownRoles } from "./support/roles.ts";
 import { seen, story } from "./support/todos.ts";
-
-// Roles are the cluster's, and other tests make them by their own names.
-const ownRoles = (sql: string): string =>
-  sql.replaceAll(/\bbemi_(application|reader|worker)\b/g, "hostile_$1");
 
 const bin = fileURLToPath(new URL("../dist/src/cli/bin.js", import.meta.url));
 
@@ -27,7 +24,7 @@ onEachServer("an application that tries to pass for another", (open) => {
     const [row] = await port.query<{ secret: string; oid: string }>(
       `select secret, 'jobs'::regclass::oid::text as oid from ${BEMI}.seal`,
     );
-    await port.execute(ownRoles(api.rolesSql({ schema })));
+    await port.execute(ownRoles("hostile", api.rolesSql({ schema })));
     try {
       await port.execute("alter role hostile_application login");
       const app = database.connect({ username: "hostile_application", max: 1 });
@@ -182,7 +179,7 @@ onEachServer("a search path in which somebody's functions and operators come bef
       await app.end();
     };
     bemi("init", "--all", "--capture", "wal");
-    await port.execute(ownRoles(api.rolesSql()));
+    await port.execute(ownRoles("hostile", api.rolesSql()));
     try {
       await port.execute("alter role hostile_worker login");
       await write(1);

@@ -2,13 +2,9 @@ import { expect, test } from "vitest";
 import { install, rolesSql, seal, track } from "../src/install/mod.ts";
 import { createSlot, runWorker } from "../src/worker/mod.ts";
 import { onEachServer } from "./support/databases.ts";
+import { ownRoles } from "./support/roles.ts";
 import { seen } from "./support/todos.ts";
 
-// Roles are the cluster's, and other tests make them by their own names.
-const ownRoles = (sql: string): string =>
-  sql.replaceAll(/\bbemi_(application|reader|worker)\b/g, "granted_$1");
-
-// Roles are the cluster's: one test at a time has them.
 onEachServer("the roles of least privilege", (open) => {
   test("the application writes, the worker works, the reader reads, and none can do another's", async () => {
     await using database = await open();
@@ -18,7 +14,7 @@ onEachServer("the roles of least privilege", (open) => {
     await port.execute("create table todos (id int generated always as identity primary key, task text)");
     await track(db, "todos", { capture: "wal" });
     await seal(db);
-    await port.execute(ownRoles(rolesSql()));
+    await port.execute(ownRoles("granted", rolesSql()));
     try {
       await port.execute(
         `alter role granted_application login; alter role granted_reader login; alter role granted_worker login;
