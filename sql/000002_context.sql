@@ -88,6 +88,25 @@ begin
 end
 $$;
 
+-- What the comment of the client's statement says, for what is written deeper than that: current_query() is the client's
+-- there too. Read once in each statement and kept in a transaction-local setting, as `time` or `time object`: to read a
+-- statement of megabytes for each row that it leads to would be quadratic. The time is in a form that no setting changes.
+create function "bemi".outer_comment() returns text
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_time text := extract(epoch from statement_timestamp())::text;
+  v_known text := current_setting('bemi.commented', true);
+begin
+  if split_part(v_known, ' ', 1) is distinct from v_time then
+    v_known := v_time || coalesce(' ' || case when current_query() like '% Bemi*/%'
+      then "bemi".comment_object("bemi".comment_context(current_query())) end, '');
+    perform set_config('bemi.commented', v_known, true);
+  end if;
+  return nullif(substr(v_known, length(v_time) + 2), '');
+end
+$$;
+
 -- The role in force: inside a SECURITY DEFINER function current_user is the definer.
 create function "bemi".current_role_name() returns text
 language sql stable

@@ -144,6 +144,12 @@ create function "bemi".client_statement(a_depth integer) returns text
 language sql volatile
 return case when a_depth <= 1 then current_query() end;
 
+-- What the application said, in the setting or, where another trigger writes, in the comment of the statement around it.
+-- At its own depth a statement's comment is read with the statement.
+create function "bemi".client_context(a_depth integer) returns text
+language sql volatile
+return coalesce(nullif(current_setting('bemi.context', true), ''), case when a_depth > 1 then "bemi".outer_comment() end);
+
 create function "bemi".is_strict(a_relation oid) returns boolean
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -152,14 +158,14 @@ $$;
 
 -- What current_context() has of the statement under way, inlined where it is called. NULL where that has to look closer:
 -- a comment or PostgREST said something, or the setting holds no object.
-create function "bemi".plain_context(a_statement text) returns jsonb
+create function "bemi".plain_context(a_statement text, a_context text) returns jsonb
 language sql stable
 return case
   when a_statement like '% Bemi*/%' or current_setting('request.jwt.claims', true) <> ''
     or current_setting('request.headers', true) <> '' then null
   else case when a_statement is not null and "bemi".keeps_statements()
       then jsonb_build_object('SQL', left(a_statement, 1000)) else '{}' end
-    || "bemi".parse_object(coalesce(nullif(current_setting('bemi.context', true), ''), '{}')) - '{db,jwt,client}'::text[]
+    || "bemi".parse_object(coalesce(nullif(a_context, ''), '{}')) - '{db,jwt,client}'::text[]
     || jsonb_build_object('db', "bemi".database_facts())
 end;
 
@@ -174,6 +180,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_statement text := "bemi".client_statement(pg_trigger_depth());
+  v_context text := "bemi".client_context(pg_trigger_depth());
   v_before jsonb := '{}';
   v_after jsonb := '{}';
   v_key text;
@@ -199,7 +206,7 @@ begin
     from "bemi".tracked_tables t
     where t.relation = tg_relid and t.root = tg_relid and t.masked = '{}' and "bemi".follows_ddl()
       and t.source_known_since = pg_postmaster_start_time() and t.source_database = current_database();
-    v_frame.context := "bemi".plain_context(v_statement);
+    v_frame.context := "bemi".plain_context(v_statement, v_context);
     if v_frame.source_id is not null and v_frame.context is not null then
       if tg_op <> 'UPDATE' or v_before - v_frame.ignored <> v_after - v_frame.ignored then
         insert into "bemi".changes (id, database, schema, "table", primary_key, former_primary_key, operation, before, after,
@@ -218,7 +225,7 @@ begin
     if not exists (select from bemi_new) then
       return null;
     end if;
-    v_frame := "bemi".open_frame(tg_relid, v_statement);
+    v_frame := "bemi".open_frame(tg_relid, v_statement, v_context);
     insert into "bemi".changes (id, database, schema, "table", primary_key, operation, after,
       context, committed_at, queued_at, transaction_id, position, source_id, commit_lsn, transaction_index)
     select "bemi".change_id(v_frame.id_time), current_database(), v_frame.schema, v_frame.name,
@@ -230,7 +237,7 @@ begin
     if not exists (select from bemi_old) then
       return null;
     end if;
-    v_frame := "bemi".open_frame(tg_relid, v_statement);
+    v_frame := "bemi".open_frame(tg_relid, v_statement, v_context);
     insert into "bemi".changes (id, database, schema, "table", primary_key, operation, before,
       context, committed_at, queued_at, transaction_id, position, source_id, commit_lsn, transaction_index)
     select "bemi".change_id(v_frame.id_time), current_database(), v_frame.schema, v_frame.name,
@@ -247,7 +254,7 @@ begin
     elsif v_new = 0 then
       return null;
     end if;
-    v_frame := "bemi".open_frame(tg_relid, v_statement);
+    v_frame := "bemi".open_frame(tg_relid, v_statement, v_context);
     insert into "bemi".changes (id, database, schema, "table", primary_key, former_primary_key, operation, before, after,
       context, committed_at, queued_at, transaction_id, position, source_id, commit_lsn, transaction_index)
     select "bemi".change_id(v_frame.id_time), current_database(), v_frame.schema, v_frame.name,
@@ -311,7 +318,7 @@ begin
       return null;
     end if;
   end if;
-  v_frame := "bemi".open_frame(tg_relid, "bemi".client_statement(pg_trigger_depth()));
+  v_frame := "bemi".open_frame(tg_relid, "bemi".client_statement(pg_trigger_depth()), "bemi".client_context(pg_trigger_depth()));
   -- It says nothing of the table's other rows.
   if pg_partition_root(tg_relid) <> tg_relid then
     v_frame.context := jsonb_set(v_frame.context, '{db,partition}', 'true');
@@ -456,7 +463,8 @@ begin
     v_frame := "bemi".open_frame(tg_relid,
       -- Absent where the statement names a parent that is captured otherwise.
       case when pg_trigger_depth() <= 1 then coalesce(nullif(current_setting('bemi.statement', true), ''), current_query()) end,
-      "bemi".begun_context(tg_relid, case when v_is_move then 'UPDATE' else tg_op end));
+      coalesce(nullif("bemi".begun_context(tg_relid, case when v_is_move then 'UPDATE' else tg_op end), ''),
+        case when pg_trigger_depth() > 1 then "bemi".outer_comment() end));
     v_masked_before := v_before - v_frame.masked;
     v_masked_after := v_after - v_frame.masked;
   exception

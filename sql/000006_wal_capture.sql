@@ -67,7 +67,7 @@ $$;
 
 -- What the application said of its statement: in the setting, in a comment behind the statement, in a header.
 create function "bemi".said(a_depth integer, out statement text, out context text, out claims text, out client text)
-language plpgsql stable set search_path = pg_catalog, pg_temp
+language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_comment text;
@@ -88,6 +88,8 @@ begin
       end if;
     end if;
     statement := case when not (select omits_statements from "bemi".emission) then left(statement, 1000) end;
+  else
+    context := coalesce(nullif(context, ''), "bemi".outer_comment());
   end if;
 end
 $$;
@@ -107,8 +109,8 @@ $$;
 
 -- Runs before every statement on every tracked table, so mostly it is one expression, as emit_message() has it: in PL/pgSQL
 -- each is prepared anew in each transaction, and so is each function and operator in it. What is NULL, where the statement
--- has a comment, is no message. A search_path to set would cost as much as all of that on PostgreSQL 15, so every name is
--- qualified instead.
+-- has a comment or, deeper, may have one, is no message. A search_path to set would cost as much as all of that on
+-- PostgreSQL 15, so every name is qualified instead.
 create function "bemi".emit_context() returns trigger
 language plpgsql security definer
 as $$
@@ -118,7 +120,9 @@ begin
       pg_catalog.pg_partition_root(tg_relid)::pg_catalog.oid, tg_relid, pg_catalog.pg_backend_pid(), tg_op, session_user,
       pg_catalog.current_setting('role', true), pg_catalog.current_setting('application_name', true),
       pg_catalog.current_setting('bemi.context', true), pg_catalog.current_setting('request.jwt.claims', true))
-      operator(pg_catalog.||) case when pg_catalog.pg_trigger_depth() operator(pg_catalog.>) 1 then ''
+      operator(pg_catalog.||) case when pg_catalog.pg_trigger_depth() operator(pg_catalog.>) 1
+          then case when pg_catalog.current_setting('bemi.commented', true)
+            operator(pg_catalog.=) pg_catalog.extract('epoch', pg_catalog.statement_timestamp())::pg_catalog.text then '' end
         when pg_catalog.strpos(pg_catalog.current_query(), ' Bemi*/') operator(pg_catalog.=) 0
           then pg_catalog.left(pg_catalog.current_query(), 1000) end) is null
   then

@@ -119,6 +119,45 @@ onEachDatabase("the comments of other languages' Bemi packages", (open, server) 
       for (const [i, { by, context }] of EMITTED.entries()) expect(contexts[i], by).toEqual(context);
       expect(contexts.slice(EMITTED.length)).toEqual(NOT_EMITTED.map((SQL) => ({ SQL })));
     });
+
+    test(`reach what foreign keys and triggers write, of their own statement alone, captured by ${capture}`, async () => {
+      await using database = await open();
+      const { port } = database;
+      await todos(database, capture);
+      // `told` is written by an AFTER trigger, `by_row` from within that by another, and `unseen` is not tracked.
+      await port.execute(`create table notes (id int primary key, todo bigint references todos on delete cascade);
+        create table told (n int); create table by_row (n int); create table unseen (n int);
+        create function tell() returns trigger language plpgsql as $$ begin
+          insert into told select n from generate_series(1, 2) as n; return null; end $$;
+        create function tell_more() returns trigger language plpgsql as $$ begin insert into by_row values (new.n); return new; end $$;
+        create trigger tell after delete on todos for each row execute function tell();
+        create trigger tell after insert on unseen for each row execute function tell();
+        create trigger tell before insert on told for each row execute function tell_more();
+        insert into todos (id, task) values (1, 'a'), (2, 'b'), (3, 'c'), (4, 'd');
+        insert into notes select id, id from todos`);
+      for (const table of ["notes", "told", "by_row"]) await track(database.db, table, { capture });
+      const says = (n: number): string => `/*Bemi {"n": ${n}} Bemi*/`;
+      await port.transaction(async (tx) => {
+        await tx.execute(`delete from todos where id = 1 ${says(1)}`);
+        await tx.execute("delete from todos where id = 2");
+        await tx.execute("savepoint s");
+        await tx.execute(`delete from todos where id = 3 ${says(3)}`);
+        await tx.execute("rollback to s");
+        await tx.execute(`insert into unseen values (1) ${says(4)}`);
+        await tx.query("select set_config('bemi.context', $1, true)", ['{"n":5}']);
+        await tx.execute(`delete from todos where id = 4 ${says(6)}`);
+      });
+      if (capture === "wal") await runWorker({ source: database.url as string, once: true }).finished;
+      const found = await port.query<{ table: string; said: unknown; count: string }>(`
+        select "table", context -> 'n' as said, count(*)::text as count from ${BEMI}.changes
+        where transaction_id = (select max(transaction_id) from ${BEMI}.changes) group by 1, 2 order by 1, 2`);
+      expect(found.map(({ table, said, count }) => `${table} ${said} ${count}`)).toEqual([
+        ...["1 2", "4 2", "5 2", "null 2"].map((one) => `by_row ${one}`),
+        ...["1 1", "5 1", "null 1"].map((one) => `notes ${one}`),
+        ...["1 1", "5 1", "null 1"].map((one) => `todos ${one}`),
+        ...["1 2", "4 2", "5 2", "null 2"].map((one) => `told ${one}`),
+      ]);
+    });
   }
 
   test("are joined by what @bemi-db/supabase-js sets for the session, as the application's context", async () => {

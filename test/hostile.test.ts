@@ -140,7 +140,8 @@ const EVIL = `create schema evil;
       'json_build_object(text, oid, text, text) returns json', 'to_char(timestamp, text) returns text',
       'format(text, oid, oid, integer, text, name, text, text, text, text) returns text', 'left(text, integer) returns text',
       'pg_partition_root(regclass) returns regclass', 'pg_partition_root(oid) returns regclass',
-      'pg_trigger_depth() returns integer', 'current_query() returns text', 'strpos(text, text) returns integer']
+      'pg_trigger_depth() returns integer', 'current_query() returns text', 'strpos(text, text) returns integer',
+      'extract(text, timestamptz) returns numeric', 'statement_timestamp() returns timestamptz']
     loop
       execute format('create function evil.%s language plpgsql as $f$ begin perform evil.never(); end $f$', v_name);
     end loop;

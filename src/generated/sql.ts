@@ -371,6 +371,25 @@ begin
 end
 $$;
 
+-- What the comment of the client's statement says, for what is written deeper than that: current_query() is the client's
+-- there too. Read once in each statement and kept in a transaction-local setting, as \`time\` or \`time object\`: to read a
+-- statement of megabytes for each row that it leads to would be quadratic. The time is in a form that no setting changes.
+create function "bemi".outer_comment() returns text
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_time text := extract(epoch from statement_timestamp())::text;
+  v_known text := current_setting('bemi.commented', true);
+begin
+  if split_part(v_known, ' ', 1) is distinct from v_time then
+    v_known := v_time || coalesce(' ' || case when current_query() like '% Bemi*/%'
+      then "bemi".comment_object("bemi".comment_context(current_query())) end, '');
+    perform set_config('bemi.commented', v_known, true);
+  end if;
+  return nullif(substr(v_known, length(v_time) + 2), '');
+end
+$$;
+
 -- The role in force: inside a SECURITY DEFINER function current_user is the definer.
 create function "bemi".current_role_name() returns text
 language sql stable
@@ -1320,6 +1339,12 @@ create function "bemi".client_statement(a_depth integer) returns text
 language sql volatile
 return case when a_depth <= 1 then current_query() end;
 
+-- What the application said, in the setting or, where another trigger writes, in the comment of the statement around it.
+-- At its own depth a statement's comment is read with the statement.
+create function "bemi".client_context(a_depth integer) returns text
+language sql volatile
+return coalesce(nullif(current_setting('bemi.context', true), ''), case when a_depth > 1 then "bemi".outer_comment() end);
+
 create function "bemi".is_strict(a_relation oid) returns boolean
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -1328,14 +1353,14 @@ $$;
 
 -- What current_context() has of the statement under way, inlined where it is called. NULL where that has to look closer:
 -- a comment or PostgREST said something, or the setting holds no object.
-create function "bemi".plain_context(a_statement text) returns jsonb
+create function "bemi".plain_context(a_statement text, a_context text) returns jsonb
 language sql stable
 return case
   when a_statement like '% Bemi*/%' or current_setting('request.jwt.claims', true) <> ''
     or current_setting('request.headers', true) <> '' then null
   else case when a_statement is not null and "bemi".keeps_statements()
       then jsonb_build_object('SQL', left(a_statement, 1000)) else '{}' end
-    || "bemi".parse_object(coalesce(nullif(current_setting('bemi.context', true), ''), '{}')) - '{db,jwt,client}'::text[]
+    || "bemi".parse_object(coalesce(nullif(a_context, ''), '{}')) - '{db,jwt,client}'::text[]
     || jsonb_build_object('db', "bemi".database_facts())
 end;
 
@@ -1350,6 +1375,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_statement text := "bemi".client_statement(pg_trigger_depth());
+  v_context text := "bemi".client_context(pg_trigger_depth());
   v_before jsonb := '{}';
   v_after jsonb := '{}';
   v_key text;
@@ -1375,7 +1401,7 @@ begin
     from "bemi".tracked_tables t
     where t.relation = tg_relid and t.root = tg_relid and t.masked = '{}' and "bemi".follows_ddl()
       and t.source_known_since = pg_postmaster_start_time() and t.source_database = current_database();
-    v_frame.context := "bemi".plain_context(v_statement);
+    v_frame.context := "bemi".plain_context(v_statement, v_context);
     if v_frame.source_id is not null and v_frame.context is not null then
       if tg_op <> 'UPDATE' or v_before - v_frame.ignored <> v_after - v_frame.ignored then
         insert into "bemi".changes (id, database, schema, "table", primary_key, former_primary_key, operation, before, after,
@@ -1394,7 +1420,7 @@ begin
     if not exists (select from bemi_new) then
       return null;
     end if;
-    v_frame := "bemi".open_frame(tg_relid, v_statement);
+    v_frame := "bemi".open_frame(tg_relid, v_statement, v_context);
     insert into "bemi".changes (id, database, schema, "table", primary_key, operation, after,
       context, committed_at, queued_at, transaction_id, position, source_id, commit_lsn, transaction_index)
     select "bemi".change_id(v_frame.id_time), current_database(), v_frame.schema, v_frame.name,
@@ -1406,7 +1432,7 @@ begin
     if not exists (select from bemi_old) then
       return null;
     end if;
-    v_frame := "bemi".open_frame(tg_relid, v_statement);
+    v_frame := "bemi".open_frame(tg_relid, v_statement, v_context);
     insert into "bemi".changes (id, database, schema, "table", primary_key, operation, before,
       context, committed_at, queued_at, transaction_id, position, source_id, commit_lsn, transaction_index)
     select "bemi".change_id(v_frame.id_time), current_database(), v_frame.schema, v_frame.name,
@@ -1423,7 +1449,7 @@ begin
     elsif v_new = 0 then
       return null;
     end if;
-    v_frame := "bemi".open_frame(tg_relid, v_statement);
+    v_frame := "bemi".open_frame(tg_relid, v_statement, v_context);
     insert into "bemi".changes (id, database, schema, "table", primary_key, former_primary_key, operation, before, after,
       context, committed_at, queued_at, transaction_id, position, source_id, commit_lsn, transaction_index)
     select "bemi".change_id(v_frame.id_time), current_database(), v_frame.schema, v_frame.name,
@@ -1487,7 +1513,7 @@ begin
       return null;
     end if;
   end if;
-  v_frame := "bemi".open_frame(tg_relid, "bemi".client_statement(pg_trigger_depth()));
+  v_frame := "bemi".open_frame(tg_relid, "bemi".client_statement(pg_trigger_depth()), "bemi".client_context(pg_trigger_depth()));
   -- It says nothing of the table's other rows.
   if pg_partition_root(tg_relid) <> tg_relid then
     v_frame.context := jsonb_set(v_frame.context, '{db,partition}', 'true');
@@ -1632,7 +1658,8 @@ begin
     v_frame := "bemi".open_frame(tg_relid,
       -- Absent where the statement names a parent that is captured otherwise.
       case when pg_trigger_depth() <= 1 then coalesce(nullif(current_setting('bemi.statement', true), ''), current_query()) end,
-      "bemi".begun_context(tg_relid, case when v_is_move then 'UPDATE' else tg_op end));
+      coalesce(nullif("bemi".begun_context(tg_relid, case when v_is_move then 'UPDATE' else tg_op end), ''),
+        case when pg_trigger_depth() > 1 then "bemi".outer_comment() end));
     v_masked_before := v_before - v_frame.masked;
     v_masked_after := v_after - v_frame.masked;
   exception
@@ -1751,7 +1778,7 @@ $$;
 
 -- What the application said of its statement: in the setting, in a comment behind the statement, in a header.
 create function "bemi".said(a_depth integer, out statement text, out context text, out claims text, out client text)
-language plpgsql stable set search_path = pg_catalog, pg_temp
+language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_comment text;
@@ -1772,6 +1799,8 @@ begin
       end if;
     end if;
     statement := case when not (select omits_statements from "bemi".emission) then left(statement, 1000) end;
+  else
+    context := coalesce(nullif(context, ''), "bemi".outer_comment());
   end if;
 end
 $$;
@@ -1791,8 +1820,8 @@ $$;
 
 -- Runs before every statement on every tracked table, so mostly it is one expression, as emit_message() has it: in PL/pgSQL
 -- each is prepared anew in each transaction, and so is each function and operator in it. What is NULL, where the statement
--- has a comment, is no message. A search_path to set would cost as much as all of that on PostgreSQL 15, so every name is
--- qualified instead.
+-- has a comment or, deeper, may have one, is no message. A search_path to set would cost as much as all of that on
+-- PostgreSQL 15, so every name is qualified instead.
 create function "bemi".emit_context() returns trigger
 language plpgsql security definer
 as $$
@@ -1802,7 +1831,9 @@ begin
       pg_catalog.pg_partition_root(tg_relid)::pg_catalog.oid, tg_relid, pg_catalog.pg_backend_pid(), tg_op, session_user,
       pg_catalog.current_setting('role', true), pg_catalog.current_setting('application_name', true),
       pg_catalog.current_setting('bemi.context', true), pg_catalog.current_setting('request.jwt.claims', true))
-      operator(pg_catalog.||) case when pg_catalog.pg_trigger_depth() operator(pg_catalog.>) 1 then ''
+      operator(pg_catalog.||) case when pg_catalog.pg_trigger_depth() operator(pg_catalog.>) 1
+          then case when pg_catalog.current_setting('bemi.commented', true)
+            operator(pg_catalog.=) pg_catalog.extract('epoch', pg_catalog.statement_timestamp())::pg_catalog.text then '' end
         when pg_catalog.strpos(pg_catalog.current_query(), ' Bemi*/') operator(pg_catalog.=) 0
           then pg_catalog.left(pg_catalog.current_query(), 1000) end) is null
   then
