@@ -15,6 +15,7 @@ create table "bemi".tracked_tables (
   -- Whether statements that match nothing are to cost nothing, at the price of a check for each row that matches.
   is_polled boolean not null default false,
   key_columns text[] not null default '{}',
+  -- See needs_row_level().
   row_level boolean not null default false,
   former_replica_identity "char" not null,
   former_identity_index regclass,
@@ -169,9 +170,23 @@ as $$
   select a_name like E'!bemi\\_%' or a_name like E'\\_bemi\\_row\\_trigger\\_%'
 $$;
 
+-- A table with its partitions and inheritance children, itself first.
+create function "bemi".with_descendants(a_relation regclass) returns setof regclass
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  with recursive family as (
+    select a_relation::oid as relation, 0 as depth
+    union
+    select i.inhrelid, f.depth + 1 from family f join pg_inherits i on i.inhparent = f.relation
+  )
+  select relation::regclass from family group by relation order by min(depth)
+$$;
+
 -- Statement-level capture reads transition tables. It reports a statement after all that its row triggers did, so a
--- key that such a trigger touches again would get its history the wrong way round: those tables are captured by row.
-create function "bemi".needs_row_level(a_relation oid) returns boolean
+-- key that such a trigger touches again would get its history the wrong way round: those tables are captured by row. One
+-- that is captured from the WAL needs of it to have noted where a statement begins, for children that are not: an unlogged
+-- one's rows are captured by row, and a statement that names the parent fires the parent's triggers alone.
+create function "bemi".needs_row_level(a_relation oid, a_capture text) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   with recursive family as (
@@ -189,7 +204,11 @@ as $$
     from reached r join pg_constraint c on c.confrelid = r.relation
     where c.contype = 'f' and (c.confdeltype in ('c', 'n', 'd') or c.confupdtype in ('c', 'n', 'd'))
   )
-  select exists (select from pg_class where oid = a_relation and relkind = 'f')
+  select case when a_capture = 'wal' then exists (
+    select from "bemi".with_descendants(a_relation) as d (relation) join "bemi".tracked_tables t using (relation)
+      join pg_class c on c.oid = d.relation
+    where t.capture = 'trigger' and not c.relispartition)
+  else exists (select from pg_class where oid = a_relation and relkind = 'f')
     -- Of a row that is routed to a partition the transition table may have what was there before the columns were generated.
     or exists (select from family f join pg_attribute a on a.attrelid = f.relation
       where a.attgenerated = 's' and (select relkind = 'p' or relispartition from pg_class where oid = a_relation))
@@ -201,6 +220,7 @@ as $$
     or exists (select from reached r join family f using (relation))
     or exists (select from reached r join pg_trigger t on t.tgrelid = r.relation
       where not t.tgisinternal and not "bemi".is_capture(t.tgname) and t.tgenabled <> 'D')
+  end
 $$;
 
 -- The triggers that a tracked table should have, as name and definition.
@@ -227,7 +247,7 @@ as $$
     ('truncate', null, 'create trigger %I after truncate on %s for each statement execute function "bemi".capture_truncate()')
   ) as w (purpose, row_level, definition)
   where c.oid = a_relation
-    and (w.purpose in ('context', 'hold', 'held')) = (a_capture = 'wal')
+    and case when w.purpose in ('begin', 'end') then true else (w.purpose in ('context', 'hold', 'held')) = (a_capture = 'wal') end
     and (w.row_level is null or w.row_level = a_row_level or w.purpose = 'held')
     and (w.purpose not in ('hold', 'held') or t.is_polled)
     and not (w.purpose = 'truncate' and c.relkind = 'f')
@@ -242,7 +262,7 @@ language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_capture text := (select capture from "bemi".tracked_tables where relation = a_relation);
-  v_row_level boolean := v_capture = 'trigger' and "bemi".needs_row_level(a_relation);
+  v_row_level boolean := "bemi".needs_row_level(a_relation, v_capture);
   v_trigger record;
   v_changed boolean := false;
 begin
@@ -296,6 +316,21 @@ begin
 end
 $$;
 
+-- The same for tables that this one's way of being tracked means something to: see needs_row_level().
+create function "bemi".attach_others(a_relation regclass) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_relation regclass;
+begin
+  perform set_config('bemi.reconciling', 'on', true);
+  for v_relation in select "bemi".of_other_level(array[a_relation::oid]) loop
+    perform "bemi".attach(v_relation);
+  end loop;
+  perform set_config('bemi.reconciling', '', true);
+end
+$$;
+
 create function "bemi".detach(a_relation regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -309,18 +344,6 @@ begin
   end loop;
   perform "bemi".withdraw(a_relation);
 end
-$$;
-
--- A table with its partitions and inheritance children, itself first.
-create function "bemi".with_descendants(a_relation regclass) returns setof regclass
-language sql stable set search_path = pg_catalog, pg_temp
-as $$
-  with recursive family as (
-    select a_relation::oid as relation, 0 as depth
-    union
-    select i.inhrelid, f.depth + 1 from family f join pg_inherits i on i.inhparent = f.relation
-  )
-  select relation::regclass from family group by relation order by min(depth)
 $$;
 
 -- Whether a schema holds an installation, this or another: two that track each other would never come to an end.
@@ -436,6 +459,7 @@ begin
     perform "bemi".note_version(v_relation);
     perform set_config('bemi.reconciling', '', true);
   end loop;
+  perform "bemi".attach_others(v_root);
 end
 $$;
 
@@ -458,5 +482,6 @@ begin
     delete from "bemi".tracked_tables where relation = v_relation;
   end loop;
   perform set_config('bemi.reconciling', '', true);
+  perform "bemi".attach_others(v_root);
 end
 $$;

@@ -39,10 +39,10 @@ as $$
       select i.inhrelid from pg_inherits i where i.inhparent = a.relation
     ) as n
   ), candidates as materialized (
-    select t.relation, t.row_level from "bemi".tracked_tables t
-    where t.capture = 'trigger' and (t.row_level or t.relation in (select a.relation from above a))
+    select t.relation, t.row_level, t.capture from "bemi".tracked_tables t
+    where t.row_level or t.relation in (select a.relation from above a)
   )
-  select c.relation from candidates c where c.row_level <> "bemi".needs_row_level(c.relation)
+  select c.relation from candidates c where c.row_level <> "bemi".needs_row_level(c.relation, c.capture)
 $$;
 
 -- Brings the triggers in line with today's tables: new partitions and children, tables that appeared while all are
@@ -109,7 +109,8 @@ begin
   loop
     insert into "bemi".tracked_tables (relation, root, schema, name, former_replica_identity, capture, ignored, masked, is_strict, is_polled, is_pending)
     select c.oid, case when c.relispartition then pg_partition_root(c.oid) else c.oid::regclass end,
-      n.nspname, c.relname, c.relreplident, coalesce(parent.capture, "bemi".possible_capture(c.oid, (select s.capture from "bemi".settings s))),
+      n.nspname, c.relname, c.relreplident, case when c.relispartition then parent.capture
+        else "bemi".possible_capture(c.oid, coalesce(parent.capture, (select s.capture from "bemi".settings s))) end,
       coalesce(parent.ignored, '{}'), coalesce(parent.masked, '{}'), coalesce(parent.is_strict, false),
       coalesce(parent.is_polled, false), true
     from pg_class c

@@ -33,6 +33,8 @@ const COMMANDS: readonly ((table: string, other: string) => string)[] = [
   (t, o) => `create table app.${t} as select * from app.${o}`,
   (t, o) => `alter table app.${o} attach partition app.${t} for values in (${t.charCodeAt(0)})`,
   (t, o) => `alter table app.${o} detach partition app.${t}`,
+  (t) => `create unlogged table app.${t} (id int primary key, part int, place app.place)`,
+  (t, o) => `create unlogged table app.${t} (extra int) inherits (app.${o})`,
   (t, o) => `alter table app.${t} inherit app.${o}`,
   (t, o) => `alter table app.${t} no inherit app.${o}`,
   (t, o) =>

@@ -462,6 +462,38 @@ onEachServer("capture from the WAL", (open) => {
     expect(await database.port.query("select from pg_publication")).toEqual([]);
   });
 
+  test("an unlogged child of a logged table has the context in which the statement on its parent began", async () => {
+    await using database = await open();
+    const { port } = database;
+    await install(database.db);
+    await port.execute(`update ${BEMI}.settings set track_all = true, capture = 'wal'`);
+    await createSlot(database.db);
+    await port.execute(`create table lists (id int); create unlogged table fleeting () inherits (lists);
+      create function tell() returns trigger language plpgsql as $$ begin
+        perform set_config('bemi.context', '{"by":"trigger"}', true); return null; end $$;
+      create trigger tell after update on fleeting for each row execute function tell();
+      insert into fleeting values (1), (2)`);
+    const update = async (): Promise<void> =>
+      await port.transaction(async (tx) => {
+        await tx.query("select set_config('bemi.context', $1, true)", ['{"by":"client"}']);
+        await tx.execute("update lists set id = id + 10");
+      });
+    const own = async (): Promise<unknown> =>
+      await port.query(
+        `select relation::text from ${BEMI}.own_triggers where name like '%begin' order by 1`,
+      );
+    await update();
+    expect((await seen(port)).filter((c) => c.operation === "UPDATE").map((c) => [c.table, c.context.by]))
+      .toEqual([["fleeting", "client"], ["fleeting", "client"]]);
+    expect(await own()).toEqual([{ relation: "fleeting" }, { relation: "lists" }]);
+    await untrack(database.db, "fleeting");
+    expect(await own()).toEqual([]);
+    await track(database.db, "fleeting", { capture: "trigger" });
+    expect(await own()).toEqual([{ relation: "fleeting" }, { relation: "lists" }]);
+    await port.execute("drop table fleeting");
+    expect(await own()).toEqual([]);
+  });
+
   test("what is missing is named with its remedy, and nothing is lost in silence", async () => {
     await using database = await open();
     await expect(catchUp(database)).rejects.toMatchObject({ code: "schema_missing" });

@@ -3,7 +3,7 @@ with missing as (
   select t.relation, w.name
   from "bemi".tracked_tables t
     join pg_class c on c.oid = t.relation,
-    lateral "bemi".wanted_triggers(t.relation, t.capture, t.capture = 'trigger' and "bemi".needs_row_level(t.relation)) as w
+    lateral "bemi".wanted_triggers(t.relation, t.capture, "bemi".needs_row_level(t.relation, t.capture)) as w
   where not exists (select from "bemi".own_triggers o where o.relation = t.relation and o.name = w.name)
 ), uncovered as (
   select d.relation, t.relation as parent
@@ -33,7 +33,7 @@ from "bemi".own_triggers o
   join "bemi".tracked_tables t on t.relation = o.relation
   join pg_class c on c.oid = t.relation
 where not o.is_cloned and o.name not in (
-  select w.name from "bemi".wanted_triggers(t.relation, t.capture, t.capture = 'trigger' and "bemi".needs_row_level(t.relation)) as w
+  select w.name from "bemi".wanted_triggers(t.relation, t.capture, "bemi".needs_row_level(t.relation, t.capture)) as w
   where w.events is null or w.events = o.events)
 union all
 select 'error', 'partition-untracked', relation::text,

@@ -457,6 +457,7 @@ create table "bemi".tracked_tables (
   -- Whether statements that match nothing are to cost nothing, at the price of a check for each row that matches.
   is_polled boolean not null default false,
   key_columns text[] not null default '{}',
+  -- See needs_row_level().
   row_level boolean not null default false,
   former_replica_identity "char" not null,
   former_identity_index regclass,
@@ -611,9 +612,23 @@ as $$
   select a_name like E'!bemi\\\\_%' or a_name like E'\\\\_bemi\\\\_row\\\\_trigger\\\\_%'
 $$;
 
+-- A table with its partitions and inheritance children, itself first.
+create function "bemi".with_descendants(a_relation regclass) returns setof regclass
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  with recursive family as (
+    select a_relation::oid as relation, 0 as depth
+    union
+    select i.inhrelid, f.depth + 1 from family f join pg_inherits i on i.inhparent = f.relation
+  )
+  select relation::regclass from family group by relation order by min(depth)
+$$;
+
 -- Statement-level capture reads transition tables. It reports a statement after all that its row triggers did, so a
--- key that such a trigger touches again would get its history the wrong way round: those tables are captured by row.
-create function "bemi".needs_row_level(a_relation oid) returns boolean
+-- key that such a trigger touches again would get its history the wrong way round: those tables are captured by row. One
+-- that is captured from the WAL needs of it to have noted where a statement begins, for children that are not: an unlogged
+-- one's rows are captured by row, and a statement that names the parent fires the parent's triggers alone.
+create function "bemi".needs_row_level(a_relation oid, a_capture text) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   with recursive family as (
@@ -631,7 +646,11 @@ as $$
     from reached r join pg_constraint c on c.confrelid = r.relation
     where c.contype = 'f' and (c.confdeltype in ('c', 'n', 'd') or c.confupdtype in ('c', 'n', 'd'))
   )
-  select exists (select from pg_class where oid = a_relation and relkind = 'f')
+  select case when a_capture = 'wal' then exists (
+    select from "bemi".with_descendants(a_relation) as d (relation) join "bemi".tracked_tables t using (relation)
+      join pg_class c on c.oid = d.relation
+    where t.capture = 'trigger' and not c.relispartition)
+  else exists (select from pg_class where oid = a_relation and relkind = 'f')
     -- Of a row that is routed to a partition the transition table may have what was there before the columns were generated.
     or exists (select from family f join pg_attribute a on a.attrelid = f.relation
       where a.attgenerated = 's' and (select relkind = 'p' or relispartition from pg_class where oid = a_relation))
@@ -643,6 +662,7 @@ as $$
     or exists (select from reached r join family f using (relation))
     or exists (select from reached r join pg_trigger t on t.tgrelid = r.relation
       where not t.tgisinternal and not "bemi".is_capture(t.tgname) and t.tgenabled <> 'D')
+  end
 $$;
 
 -- The triggers that a tracked table should have, as name and definition.
@@ -669,7 +689,7 @@ as $$
     ('truncate', null, 'create trigger %I after truncate on %s for each statement execute function "bemi".capture_truncate()')
   ) as w (purpose, row_level, definition)
   where c.oid = a_relation
-    and (w.purpose in ('context', 'hold', 'held')) = (a_capture = 'wal')
+    and case when w.purpose in ('begin', 'end') then true else (w.purpose in ('context', 'hold', 'held')) = (a_capture = 'wal') end
     and (w.row_level is null or w.row_level = a_row_level or w.purpose = 'held')
     and (w.purpose not in ('hold', 'held') or t.is_polled)
     and not (w.purpose = 'truncate' and c.relkind = 'f')
@@ -684,7 +704,7 @@ language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_capture text := (select capture from "bemi".tracked_tables where relation = a_relation);
-  v_row_level boolean := v_capture = 'trigger' and "bemi".needs_row_level(a_relation);
+  v_row_level boolean := "bemi".needs_row_level(a_relation, v_capture);
   v_trigger record;
   v_changed boolean := false;
 begin
@@ -738,6 +758,21 @@ begin
 end
 $$;
 
+-- The same for tables that this one's way of being tracked means something to: see needs_row_level().
+create function "bemi".attach_others(a_relation regclass) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_relation regclass;
+begin
+  perform set_config('bemi.reconciling', 'on', true);
+  for v_relation in select "bemi".of_other_level(array[a_relation::oid]) loop
+    perform "bemi".attach(v_relation);
+  end loop;
+  perform set_config('bemi.reconciling', '', true);
+end
+$$;
+
 create function "bemi".detach(a_relation regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -751,18 +786,6 @@ begin
   end loop;
   perform "bemi".withdraw(a_relation);
 end
-$$;
-
--- A table with its partitions and inheritance children, itself first.
-create function "bemi".with_descendants(a_relation regclass) returns setof regclass
-language sql stable set search_path = pg_catalog, pg_temp
-as $$
-  with recursive family as (
-    select a_relation::oid as relation, 0 as depth
-    union
-    select i.inhrelid, f.depth + 1 from family f join pg_inherits i on i.inhparent = f.relation
-  )
-  select relation::regclass from family group by relation order by min(depth)
 $$;
 
 -- Whether a schema holds an installation, this or another: two that track each other would never come to an end.
@@ -878,6 +901,7 @@ begin
     perform "bemi".note_version(v_relation);
     perform set_config('bemi.reconciling', '', true);
   end loop;
+  perform "bemi".attach_others(v_root);
 end
 $$;
 
@@ -900,6 +924,7 @@ begin
     delete from "bemi".tracked_tables where relation = v_relation;
   end loop;
   perform set_config('bemi.reconciling', '', true);
+  perform "bemi".attach_others(v_root);
 end
 $$;
 ` },
@@ -944,10 +969,10 @@ as $$
       select i.inhrelid from pg_inherits i where i.inhparent = a.relation
     ) as n
   ), candidates as materialized (
-    select t.relation, t.row_level from "bemi".tracked_tables t
-    where t.capture = 'trigger' and (t.row_level or t.relation in (select a.relation from above a))
+    select t.relation, t.row_level, t.capture from "bemi".tracked_tables t
+    where t.row_level or t.relation in (select a.relation from above a)
   )
-  select c.relation from candidates c where c.row_level <> "bemi".needs_row_level(c.relation)
+  select c.relation from candidates c where c.row_level <> "bemi".needs_row_level(c.relation, c.capture)
 $$;
 
 -- Brings the triggers in line with today's tables: new partitions and children, tables that appeared while all are
@@ -1014,7 +1039,8 @@ begin
   loop
     insert into "bemi".tracked_tables (relation, root, schema, name, former_replica_identity, capture, ignored, masked, is_strict, is_polled, is_pending)
     select c.oid, case when c.relispartition then pg_partition_root(c.oid) else c.oid::regclass end,
-      n.nspname, c.relname, c.relreplident, coalesce(parent.capture, "bemi".possible_capture(c.oid, (select s.capture from "bemi".settings s))),
+      n.nspname, c.relname, c.relreplident, case when c.relispartition then parent.capture
+        else "bemi".possible_capture(c.oid, coalesce(parent.capture, (select s.capture from "bemi".settings s))) end,
       coalesce(parent.ignored, '{}'), coalesce(parent.masked, '{}'), coalesce(parent.is_strict, false),
       coalesce(parent.is_polled, false), true
     from pg_class c
@@ -4075,7 +4101,7 @@ with missing as (
   select t.relation, w.name
   from "bemi".tracked_tables t
     join pg_class c on c.oid = t.relation,
-    lateral "bemi".wanted_triggers(t.relation, t.capture, t.capture = 'trigger' and "bemi".needs_row_level(t.relation)) as w
+    lateral "bemi".wanted_triggers(t.relation, t.capture, "bemi".needs_row_level(t.relation, t.capture)) as w
   where not exists (select from "bemi".own_triggers o where o.relation = t.relation and o.name = w.name)
 ), uncovered as (
   select d.relation, t.relation as parent
@@ -4105,7 +4131,7 @@ from "bemi".own_triggers o
   join "bemi".tracked_tables t on t.relation = o.relation
   join pg_class c on c.oid = t.relation
 where not o.is_cloned and o.name not in (
-  select w.name from "bemi".wanted_triggers(t.relation, t.capture, t.capture = 'trigger' and "bemi".needs_row_level(t.relation)) as w
+  select w.name from "bemi".wanted_triggers(t.relation, t.capture, "bemi".needs_row_level(t.relation, t.capture)) as w
   where w.events is null or w.events = o.events)
 union all
 select 'error', 'partition-untracked', relation::text,

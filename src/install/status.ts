@@ -128,7 +128,7 @@ async function trackedTables(database: Database, schema: string): Promise<Tracke
   const rows = await database.query<{ json: string }>(inSchema(
     schema,
     `select pg_catalog.json_build_object('schema', n.nspname, 'table', c.relname, 'capture', t.capture, 'ignore', t.ignored,
-      'mask', t.masked, 'strict', t.is_strict, 'rowLevel', t.row_level)::text as json
+      'mask', t.masked, 'strict', t.is_strict, 'rowLevel', t.row_level and t.capture = 'trigger')::text as json
     from "bemi".tracked_tables t join pg_class c on c.oid = t.relation join pg_namespace n on n.oid = c.relnamespace
     where t.relation = t.root order by n.nspname, c.relname`,
   ));

@@ -13,14 +13,11 @@ export interface Circumstances {
   readonly unseen: ReadonlySet<string>;
   /** Tables whose rows an ALTER or a DROP has changed, of which no path tells. */
   readonly rewritten: ReadonlySet<string>;
-  /** Tables that a foreign key's cascade writes: in the WAL, without the client's statement and its comment. */
+  /** Tables that a foreign key's cascade writes: in the WAL, without the client's statement. */
   readonly cascaded: ReadonlySet<string>;
   /** Tables that a BEFORE trigger writes while a statement of the client's does: its message hides that statement's. */
   readonly hidden: ReadonlySet<string>;
-  /**
-   * Tables captured by statement, while which a row trigger sets the context: the statement's end has that. And an
-   * unlogged one that such a trigger is on and that inherits: its rows' triggers know nothing of the parent's statement.
-   */
+  /** Tables captured by statement, while which a row trigger sets the context: the statement's end has that. */
   readonly withoutContext: ReadonlySet<string>;
   /** By table, columns whose change alone records nothing. */
   readonly ignored: ReadonlyMap<string, readonly string[]>;
@@ -223,15 +220,13 @@ function normalise(name: LaneName, rows: readonly Row[], circumstances: Circumst
 
 function comparableContext({ table, operation, context }: Row, circumstances: Circumstances): string {
   const { cascaded, hidden, withoutContext } = circumstances;
-  if (withoutContext.has(table) || withoutContext.has(table.slice(0, 2))) {
+  if (withoutContext.has(table)) {
     // Nor whether what it set was an object.
     const facts = new Map(objectMembers(context) ?? []).get("db") ?? "{}";
     return without(facts, ["context_error"]);
   }
   const isCascade = cascaded.has(table.slice(0, 2)) && ["UPDATE", "DELETE"].includes(operation);
-  // What the generator's comments say goes with the statement.
-  if (isCascade) return without(context, ["SQL", "by", "n"]);
-  return hidden.has(table) && operation === "CREATE" ? without(context, ["SQL"]) : context;
+  return isCascade || hidden.has(table) && operation === "CREATE" ? without(context, ["SQL"]) : context;
 }
 
 // A renamed table's name begins like its first one. A parent that it got later has no options.

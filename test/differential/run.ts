@@ -106,16 +106,9 @@ function besideOthers(
   const has = (kind: TableSpec["trigger"]): boolean =>
     scenario.tables.some(({ trigger }) => trigger === kind);
   const side = statements.some(({ sql }) => sql.includes("with gone as")) ? ["side"] : [];
-  // Captured by triggers everywhere, and row by row beside a parent that is not.
-  const heirs = scenario.tables.flatMap(({ kind, trigger }, i) =>
-    kind === "unlogged" && trigger === "set-context" &&
-      statements.some(({ sql }) => new RegExp(`\\bt${i}\\w*"? inherit `).test(sql))
-      ? [`t${i}`]
-      : []
-  );
   return {
     hidden: new Set(has("before-other") ? side : []),
-    withoutContext: new Set([...has("set-context") ? side : [], ...heirs]),
+    withoutContext: new Set(has("set-context") ? side : []),
   };
 }
 
