@@ -53,11 +53,15 @@ async function openServerLane(
     Object.entries(VALUE_SETTINGS).filter(([key]) => key !== "client_encoding"),
   );
   const inspector = postgres(url, {
-    max: 2,
+    max: 3,
     ...quiet,
     connection: { ...pinned, search_path: "public", default_transaction_isolation: "read committed" },
   });
   const inspect = connect(inspector);
+  // A snapshot that is held keeps dead rows in their places. Who else happens to have one would say otherwise when a page is
+  // pruned and where the next row goes, and with that in which order a statement meets its rows and fires their triggers.
+  const holder = await inspector.reserve();
+  await holder.unsafe("begin isolation level repeatable read; select from pg_class limit 1");
   const wal = name === "poll" || name === "stream"
     ? await followWal({ inspector, url, mode: name })
     : undefined;
@@ -126,6 +130,7 @@ async function openServerLane(
     [Symbol.asyncDispose]: async () => {
       await session?.end({ timeout: 5 });
       await wal?.[Symbol.asyncDispose]();
+      holder.release();
       await inspector.end({ timeout: 5 });
       await drop();
     },
