@@ -125,7 +125,8 @@ onEachDatabase("the comments of other languages' Bemi packages", (open, server) 
       const { port } = database;
       await todos(database, capture);
       // `told` is written by an AFTER trigger, `by_row` from within that by another, and `unseen` is not tracked.
-      await port.execute(`create table notes (id int primary key, todo bigint references todos on delete cascade);
+      await port.execute(
+        `create table notes (id int primary key, todo bigint references todos on delete cascade);
         create table told (n int); create table by_row (n int); create table unseen (n int);
         create function tell() returns trigger language plpgsql as $$ begin
           insert into told select n from generate_series(1, 2) as n; return null; end $$;
@@ -134,7 +135,8 @@ onEachDatabase("the comments of other languages' Bemi packages", (open, server) 
         create trigger tell after insert on unseen for each row execute function tell();
         create trigger tell before insert on told for each row execute function tell_more();
         insert into todos (id, task) values (1, 'a'), (2, 'b'), (3, 'c'), (4, 'd');
-        insert into notes select id, id from todos`);
+        insert into notes select id, id from todos`,
+      );
       for (const table of ["notes", "told", "by_row"]) await track(database.db, table, { capture });
       const says = (n: number): string => `/*Bemi {"n": ${n}} Bemi*/`;
       await port.transaction(async (tx) => {
