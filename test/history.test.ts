@@ -5,7 +5,15 @@ import { expect, test } from "vitest";
 import * as api from "../src/history/mod.ts";
 import type { DatabaseLike } from "../src/database/port.ts";
 import { onEachDatabase, onEachServer, type TestDatabase } from "./support/databases.ts";
-import { BEMI, createSlot, install, runWorker, SCHEMA as schema, track } from "./support/installation.ts";
+import {
+  BEMI,
+  createSlot,
+  install,
+  runWorker,
+  SCHEMA as schema,
+  track,
+  tracking,
+} from "./support/installation.ts";
 import { clock } from "./support/moments.ts";
 import { TODOS } from "./support/todos.ts";
 
@@ -28,12 +36,6 @@ async function within({ port }: TestDatabase, context: object, ...statements: st
       await tx.execute(statement);
     });
   }
-}
-
-async function tracking(database: TestDatabase, ddl: string, ...tables: string[]): Promise<void> {
-  await install(database.db);
-  await database.port.execute(ddl);
-  for (const table of tables) await track(database.db, table);
 }
 
 onEachDatabase("reading the log", (open) => {

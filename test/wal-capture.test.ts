@@ -1,5 +1,3 @@
-import type { PGlite } from "@electric-sql/pglite";
-import postgres from "postgres";
 import { expect, test } from "vitest";
 import {
   BEMI,
@@ -13,9 +11,8 @@ import {
   uninstall,
   untrack,
 } from "./support/installation.ts";
-import { onEachServer, onPglite, type TestDatabase } from "./support/databases.ts";
+import { onEachServer, type TestDatabase } from "./support/databases.ts";
 import { seal } from "../src/install/mod.ts";
-import { startServer } from "./support/servers.ts";
 import { type Seen, seen, TODOS } from "./support/todos.ts";
 
 type Real = TestDatabase & { url: string };
@@ -492,75 +489,6 @@ onEachServer("capture from the WAL", (open) => {
     expect(await own()).toEqual([{ relation: "fleeting" }, { relation: "lists" }]);
     await port.execute("drop table fleeting");
     expect(await own()).toEqual([]);
-  });
-
-  test("what is missing is named with its remedy, and nothing is lost in silence", async () => {
-    await using database = await open();
-    await expect(catchUp(database)).rejects.toMatchObject({ code: "schema_missing" });
-    await install(database.db);
-    await expect(catchUp(database)).rejects.toMatchObject({
-      code: "wal_unavailable",
-      hint: expect.stringMatching(/init/),
-    });
-    const { slot } = await createSlot(database.db);
-    expect(await createSlot(database.db)).toEqual({ slot, created: false });
-    await expect(createSlot(database.db, { slot: "No Slot" })).rejects.toMatchObject({ code: "usage" });
-    await database.port.execute(TODOS);
-    await database.port.execute("create unlogged table fleeting (id int primary key)");
-    await expect(track(database.db, "fleeting", { capture: "wal" })).rejects.toMatchObject({
-      code: "not_trackable",
-    });
-    await track(database.db, "todos", { capture: "wal" });
-    await database.port.execute("insert into todos (task) values ('a')");
-    await catchUp(database);
-
-    await database.port.execute(`insert into todos (task) values ('b'); drop publication ${OWN_NAME}`);
-    await expect(catchUp(database)).rejects.toMatchObject({
-      message: expect.stringMatching(/no publication/),
-    });
-    await database.port.query("select pg_drop_replication_slot($1::text)", [slot]);
-    await database.port.query(`select ${BEMI}.reconcile()`);
-    await expect(catchUp(database)).rejects.toMatchObject({
-      code: "gap",
-      hint: expect.stringMatching(/bemi worker --recreate-slot/),
-    });
-    await createSlot(database.db);
-    await database.port.execute("insert into todos (task) values ('c')");
-    await catchUp(database);
-    expect((await seen(database.port)).map((c) => c.after.task)).toEqual(["a", "c"]);
-    expect(await database.port.query(`select reason from ${BEMI}.gaps`)).toHaveLength(1);
-  });
-});
-
-onPglite("capture from the WAL on PGlite", (open) => {
-  test("is refused before anything is poisoned", async () => {
-    await using database = await open();
-    await install(database.db);
-    await expect(createSlot(database.db as PGlite)).rejects.toMatchObject({ code: "wal_unavailable" });
-  });
-});
-
-onEachServer("a server without logical decoding", (_, version) => {
-  test("wal_level and the number of slots are checked, each with its remedy", async () => {
-    for (
-      const [setting, remedy] of [["wal_level=replica", /wal_level/], [
-        "max_replication_slots=0",
-        /max_replication_slots/,
-      ]] as const
-    ) {
-      const server = await startServer(version, ["fsync=off", setting]);
-      try {
-        const sql = postgres(server.url(), { max: 1, onnotice() {} });
-        await install(sql);
-        await expect(createSlot(sql)).rejects.toMatchObject({
-          code: "wal_unavailable",
-          hint: expect.stringMatching(remedy),
-        });
-        await sql.end();
-      } finally {
-        await server.remove();
-      }
-    }
   });
 });
 

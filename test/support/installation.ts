@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import process from "node:process";
 import { DEFAULT_SCHEMA, quoteSchema } from "../../src/identifiers.ts";
 import * as api from "../../src/install/mod.ts";
-import type { DatabaseLike } from "../../src/database/port.ts";
+import type { Database, DatabaseLike } from "../../src/database/port.ts";
 import * as worker from "../../src/worker/mod.ts";
 
 /** The schema that this run installs into: TEST_SCHEMA, so that no name in the SQL may be taken for granted. */
@@ -36,3 +36,14 @@ export const runWorker = (options: worker.WorkerOptions): worker.Worker =>
   worker.runWorker({ schema, ...options });
 export const poll = (options: worker.PollOptions): Promise<worker.PollResult> =>
   worker.poll({ schema, ...options });
+
+/** Installs, makes tables by DDL, and tracks some of them by triggers. */
+export async function tracking(
+  { db, port }: { db: DatabaseLike; port: Database },
+  ddl: string,
+  ...tables: string[]
+): Promise<void> {
+  await install(db);
+  await port.execute(ddl);
+  for (const table of tables) await track(db, table);
+}
