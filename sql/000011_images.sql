@@ -51,7 +51,8 @@ begin
   v_ground.table_id := (select id from "bemi".tables where relation = a_relation);
   v_ground.keys := "bemi".key_columns(a_relation);
   v_ground.ignored := v_tracked.ignored;
-  v_ground.masked := v_tracked.masked;
+  v_ground.masked := case when v_tracked.masked = '{}' then '{}'
+    else "bemi".masked_columns(a_relation, v_tracked.masked, v_tracked.masked_numbers) end;
   v_ground.tracked_at := v_tracked.tracked_at;
   if v_tracked is null then
     raise exception using errcode = 'BE001', message = format('%s is not tracked', a_relation),
@@ -121,7 +122,7 @@ begin
     and (c.dropped_at is not null or c.named_at > (select min(f.named_at) from "bemi".table_columns f where f.table_id = v_ground.table_id));
   if v_ground.shaped_at is not null then
     v_ground.columns := array(select a.attname::text from pg_attribute a
-      where a.attrelid = a_relation and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' and a.attname <> all (v_tracked.masked));
+      where a.attrelid = a_relation and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' and a.attname <> all (v_ground.masked));
   end if;
   if a_key is null then
     v_ground.has_moves := exists (select from unnest(v_ground.spans) as s cross join lateral (select from "bemi".changes c
@@ -139,17 +140,19 @@ begin
 end
 $$;
 
--- The live rows of a table as a query for their keys and images.
+-- The live rows of a table as a query for their keys and images. A key has to be spelled as the log spells it: the log has
+-- nothing of 01, or of a uuid in capitals, and so today's row would seem to be that of any time.
 create function "bemi".live_query(a_relation regclass, a_ground "bemi".ground, a_key text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select format('select %s collate "C" as bemi_key, to_jsonb(bemi_row.*) - %L::text[] as bemi_image from %s%s as bemi_row where %s',
-    "bemi".key_expression(a_ground.keys), a_ground.masked, case c.relkind when 'p' then '' else 'only ' end, a_relation,
-    case when a_key is null then 'true' else format('(%s) = (%s)',
+    e.key, a_ground.masked, case c.relkind when 'p' then '' else 'only ' end, a_relation,
+    case when a_key is null then 'true' else format('(%s) = (%s) and %s = %L',
       (select string_agg(format('bemi_row.%I', k.name), ', ' order by k.n) from unnest(a_ground.keys) with ordinality as k (name, n)),
       "bemi".key_literals(a_relation, a_ground.keys, case cardinality(a_ground.keys) when 1 then array[a_key]
-        else array(select value from jsonb_array_elements_text(a_key::jsonb) with ordinality as e (value, n) order by n) end)) end)
-  from pg_class c where c.oid = a_relation
+        else array(select value from jsonb_array_elements_text(a_key::jsonb) with ordinality as e (value, n) order by n) end),
+      e.key, a_key) end)
+  from pg_class c, "bemi".key_expression(a_ground.keys) as e (key) where c.oid = a_relation
 $$;
 
 -- The rows of a tracked table as they were at a moment, as a query for their keys, images and the images' times.
@@ -256,7 +259,6 @@ $$;
 -- else as it is. The plans are kept.
 create function "bemi".key_image(a_relation regclass, a_moment "bemi".moment, a_ground "bemi".ground, a_key text, out image jsonb, out imaged_at timestamptz)
 language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
-set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set extra_float_digits = 1
 as $$
 begin
   if a_ground.is_complete then
@@ -295,24 +297,16 @@ begin
 end
 $$;
 
--- The rows of a tracked table (with a key, that row alone) as they were at a moment, as jsonb of today's columns.
-create function "bemi".images_as_of(a_relation regclass, a_moment "bemi".moment, a_key text default null)
+-- The rows of a tracked table as they were at a moment, as jsonb of today's columns. Images of live rows are put beside the
+-- log's, and so are made as capture_statement() makes them, whatever the session's settings.
+create function "bemi".images_as_of(a_relation regclass, a_moment "bemi".moment)
 returns table (primary_key text, image jsonb, imaged_at timestamptz)
 language plpgsql stable set search_path = pg_catalog, pg_temp
-set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set extra_float_digits = 1
+  set timezone = 'UTC' set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set bytea_output = 'hex'
+  set extra_float_digits = 1 set quote_all_identifiers = off
 as $$
-declare
-  v_ground "bemi".ground := "bemi".ground_of(a_relation, a_moment, a_key);
 begin
-  if a_key is null or v_ground.has_moves then
-    return query execute "bemi".images_query(a_relation, a_moment, v_ground, a_key);
-    return;
-  end if;
-  primary_key := a_key;
-  select k.image, k.imaged_at into image, imaged_at from "bemi".key_image(a_relation, a_moment, v_ground, a_key) as k;
-  if image is not null then
-    return next;
-  end if;
+  return query execute "bemi".images_query(a_relation, a_moment, "bemi".ground_of(a_relation, a_moment, null));
 end
 $$;
 

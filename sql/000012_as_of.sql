@@ -44,7 +44,6 @@ return not exists (select from pg_attribute a where a.attrelid = a_relation and 
 -- they were added with, masked ones are NULL; a notice says so.
 create function "bemi".rows_query(a_relation regclass, a_moment "bemi".moment, a_key text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
-set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set extra_float_digits = 1
 as $$
 declare
   v_ground "bemi".ground := "bemi".ground_of(a_relation, a_moment, a_key);
@@ -62,16 +61,17 @@ begin
   end if;
   select string_agg(case
       -- Before PostgreSQL 18 decoding leaves generated columns out.
-      when a.attgenerated = 's' then format('case when bemi_images.image ? %L then bemi_row.%I else (%s) end', a.attname, a.attname, pg_get_expr(d.adbin, d.adrelid))
+      when a.attgenerated = 's' then format('case when bemi_images.bemi_image ? %L then bemi_row.%I else (%s) end', a.attname, a.attname, pg_get_expr(d.adbin, d.adrelid))
       -- It is an object in jsonb, and jsonb_populate_record would hand the object's text to it.
-      when t.typname = 'hstore' then format('(select %I.hstore(array_agg(e.key), array_agg(e.value)) from jsonb_each_text(nullif(bemi_images.image -> %L, ''null'')) as e)',
+      when t.typname = 'hstore' then format('(select %I.hstore(array_agg(e.key), array_agg(e.value)) from jsonb_each_text(nullif(bemi_images.bemi_image -> %L, ''null'')) as e)',
         n.nspname, a.attname)
       else format('bemi_row.%I', a.attname) end, ', ' order by a.attnum)
   into v_columns
   from pg_attribute a join pg_type t on t.oid = a.atttypid join pg_namespace n on n.oid = t.typnamespace
     left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
   where a.attrelid = a_relation and a.attnum > 0 and not a.attisdropped;
-  return format('select %s from (%s) as bemi_images, lateral jsonb_populate_record(null::%s, bemi_images.image) as bemi_row',
+  -- A generated column's expression names the others as they are called, and one may be called image.
+  return format('select %s from (select image as bemi_image from (%s) as i) as bemi_images, lateral jsonb_populate_record(null::%s, bemi_images.bemi_image) as bemi_row',
     v_columns, v_images, a_relation);
 end
 $$;
@@ -231,8 +231,11 @@ end
 $$;
 
 -- The rows of a table, or the one with this key, as they were at a time: select * from as_of(null::todos, '2026-11-01 12:00').
+-- The settings are those of images_as_of(), for all that is called from here.
 create function "bemi".as_of(a_row anyelement, a_time timestamptz, a_key text default null) returns setof anyelement
-language plpgsql stable set search_path = pg_catalog, pg_temp set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set extra_float_digits = 1
+language plpgsql stable set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC' set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set bytea_output = 'hex'
+  set extra_float_digits = 1 set quote_all_identifiers = off
 as $$
 declare
   v_relation regclass := "bemi".table_of_row(a_row);
@@ -256,7 +259,9 @@ $$;
 
 -- The same just before or just after a transaction, which is named by the id of one of its changes.
 create function "bemi".as_of_change(a_row anyelement, a_change uuid, a_edge text default 'after', a_key text default null) returns setof anyelement
-language plpgsql stable set search_path = pg_catalog, pg_temp set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set extra_float_digits = 1
+language plpgsql stable set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC' set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set bytea_output = 'hex'
+  set extra_float_digits = 1 set quote_all_identifiers = off
 as $$
 declare
   v_relation regclass := "bemi".table_of_row(a_row);
@@ -265,20 +270,6 @@ begin
     a_key := "bemi".spelled_key(a_key);
   end if;
   return query execute "bemi".rows_query(v_relation, "bemi".moment_of(a_change, a_edge), a_key);
-end
-$$;
-
--- One row's image at a time, in today's columns; NULL where there was none.
-create function "bemi".image_as_of(a_relation regclass, a_key text, a_time timestamptz) returns jsonb
-language plpgsql stable set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_last "bemi".last_image := "bemi".last_image(a_relation, a_key, a_time);
-begin
-  if v_last.is_known then
-    return v_last.image;
-  end if;
-  return (select image from "bemi".images_as_of(a_relation, "bemi".moment_at(a_time), a_key));
 end
 $$;
 

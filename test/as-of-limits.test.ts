@@ -186,7 +186,74 @@ function alike(open: () => Promise<TestDatabase>, capture: Capture): void {
   });
 }
 
-onEachDatabase("the limits of the past, by triggers", (open) => alike(open, "trigger"));
+onEachDatabase("the limits of the past, by triggers", (open) => {
+  alike(open, "trigger");
+
+  test("a key that is spelled otherwise than the log spells it finds no row, and never today's", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    const id = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11";
+    await install(db);
+    await port.execute(`create table todos (id int primary key, task text); insert into todos values (1, 'a');
+      create table cards (id uuid primary key, task text); insert into cards values ('${id}', 'a');
+      create table items (list int, n int, task text, primary key (list, n)); insert into items values (1, 2, 'a')`);
+    for (const table of ["todos", "cards", "items"]) await track(db, table);
+    const then = await clock(port);
+    await port.execute(`insert into todos values (3, 'later');
+      update todos set task = 'b' where id = 1; update cards set task = 'b'; update items set task = 'b'`);
+    const tasks = async (table: string, key: string): Promise<unknown[]> =>
+      (await asOf(db, table, then, { schema, key })).map((row) => row.task);
+    for (
+      const [table, key] of [["todos", "1"], ["cards", id], ["items", "[1,2]"], ["items", "[1, 2]"]] as const
+    ) {
+      expect(await tasks(table, key), key).toEqual(["a"]);
+    }
+    for (const [table, key] of [["todos", "01"], ["todos", "03"], ["cards", id.toUpperCase()]] as const) {
+      expect(await tasks(table, key), key).toEqual([]);
+    }
+  });
+
+  test("a masked column stays masked under its new name, also in a row that is still as it was", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await install(db);
+    await port.execute(
+      `create table people (id int primary key, ssn text, name text); create table loose (ssn text, name text);
+      insert into people values (1, '111', 'a'), (2, '222', 'b'); insert into loose select ssn, name from people`,
+    );
+    for (const table of ["people", "loose"]) await track(db, table, { mask: ["ssn"] });
+    await port.execute("alter table people rename ssn to tax; alter table loose rename ssn to tax");
+    const then = await clock(port);
+    await port.execute(
+      "update people set name = 'c' where id = 1; update loose set name = 'c' where name = 'a'",
+    );
+    for (const table of ["people", "loose"]) {
+      expect((await asOf(db, table, then, { schema })).map(({ tax, name }) => [tax, name]).sort(), table)
+        .toEqual([[null, "a"], [null, "b"]]);
+    }
+    expect(await asOf(db, "people", then, { schema, key: "2" })).toEqual([{ id: 2, tax: null, name: "b" }]);
+  });
+
+  test("a generated column is made of a column that is called as ours are within", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    const columns =
+      "image text, primary_key text, imaged_at text, all_of_it text generated always as (image || primary_key || imaged_at) stored";
+    await install(db);
+    await port.execute(
+      `create table photos (id int primary key, ${columns}); create table loose (${columns})`,
+    );
+    for (const table of ["photos", "loose"]) await track(db, table);
+    await port.execute(
+      "insert into photos values (1, 'a', 'b', 'c'); insert into loose values ('a', 'b', 'c')",
+    );
+    const then = await clock(port);
+    await port.execute("delete from photos; delete from loose");
+    for (const [table, key] of [["photos"], ["photos", "1"], ["loose"]] as const) {
+      expect(await asOf(db, table, then, { schema, key })).toMatchObject([{ image: "a", all_of_it: "abc" }]);
+    }
+  });
+});
 
 onEachServer("the limits of the past, from the WAL", (open) => {
   alike(open, "wal");

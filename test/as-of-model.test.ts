@@ -21,14 +21,23 @@ const TABLES = `
   create function touch() returns trigger language plpgsql as $$ begin
     if pg_trigger_depth() = 1 then update audited set v = v || '+' where id = new.id; end if; return null; end $$;
   create trigger touch after insert or update on audited for each row execute function touch();
-  create table loose (a int, b text);`;
+  create table loose (a int, b text, at timestamptz default '2026-07-01 00:00+00');
+  create table slots (at timestamptz primary key, bytes bytea, took interval, f float8);`;
 
-const NAMES = ["lists", "todos", "parts", "audited", "loose"] as const;
+const NAMES = ["lists", "todos", "parts", "audited", "loose", "slots"] as const;
+
+// Whose output is whose: the log's is one, whatever the application's sessions and its readers have.
+const SESSIONS = [
+  "",
+  `set local timezone = 'Europe/Berlin'; set local datestyle = 'German, DMY'; set local bytea_output = 'escape';
+  set local intervalstyle = 'sql_standard'; set local extra_float_digits = 0`,
+] as const;
 
 const ROWS = `insert into lists values (1, 'one'), (2, 'two');
   insert into todos values (1, 'a', 1.5, 1), (2, 'b', null, 2), (3, 'c', 3, null);
   insert into parts values (1, 1, 'x'), (2, 2, 'y'); insert into audited values (1, 'v');
-  insert into loose values (1, 'a'), (1, 'a'), (null, 'b')`;
+  insert into loose values (1, 'a'), (1, 'a'), (null, 'b');
+  insert into slots values ('2026-01-01 12:00+00', '\\x01', '1 day 2 hours', 0.1), ('2026-07-01 12:00+00', '\\x02', null, 1e300)`;
 
 const id = fc.integer({ min: 1, max: 4 });
 const text = fc.constantFrom("a", "b", "it''s", "");
@@ -59,6 +68,14 @@ const statement = fc.oneof(
       fc.tuple(id, text).map(([a, t]) => `insert into loose values (${a}, '${t}'), (${a}, '${t}')`),
       text.map((t) => `update loose set b = b || '${t}x' where ctid = (select min(ctid) from loose)`),
       fc.constant("delete from loose where ctid = (select max(ctid) from loose)"),
+      fc.tuple(id, id).map(([a, b]) =>
+        `insert into slots values ('2026-0${a}-01 12:00+00', '\\x0${b}', '${b} hours', ${b} / 3.0) on conflict (at) do update
+          set took = slots.took + excluded.took, f = slots.f / 3`
+      ),
+      fc.tuple(id, id).map(([a, b]) =>
+        `update slots set at = at + interval '${b} hours' where at < '2026-0${a}-01 12:00+00'`
+      ),
+      id.map((a) => `delete from slots where at = '2026-0${a}-01 12:00+00'`),
     ),
   },
   {
@@ -83,6 +100,8 @@ const histories = fc.record({
   hasRows: fc.boolean(),
   // How a worker reads the WAL, where one does.
   mode: fc.constantFrom("stream" as const, "poll" as const),
+  writer: fc.constantFrom(...SESSIONS),
+  reader: fc.constantFrom(...SESSIONS),
   // Before which transaction the rows are recorded that are there.
   baselineAt: fc.option(fc.constantFrom(0, 3), { nil: Infinity }),
   transactions: fc.array(fc.array(statement, { minLength: 1, maxLength: 3 }), {
@@ -95,9 +114,9 @@ type History = typeof histories extends fc.Arbitrary<infer T> ? T : never;
 type Rows = Record<string, unknown>[];
 
 /** The rows by the numbers of their columns, which survive a rename. */
-async function note(port: Database, table: string): Promise<Rows> {
+async function note(port: Database, reader: string, table: string): Promise<Rows> {
   const names = await columns(port, table);
-  const rows = await read(port, `select to_jsonb(r.*) as row from ${table} r`);
+  const rows = await read(port, reader, `select to_jsonb(r.*) as row from ${table} r`);
   return rows.map((row) =>
     Object.fromEntries(Object.entries(row).map(([name, value]) => [names.get(name) ?? "", value]))
   );
@@ -110,11 +129,14 @@ async function columns(port: Database, table: string): Promise<Map<string, strin
   return new Map(rows.map((row) => [row.attname, String(row.attnum)]));
 }
 
-async function read(port: Database, select: string): Promise<Rows> {
-  const [found] = await port.query<{ json: string }>(
-    `select coalesce(json_agg(row), '[]')::text as json from (${select}) as r`,
-  );
-  return JSON.parse(found?.json ?? "[]") as Rows;
+async function read(port: Database, reader: string, select: string): Promise<Rows> {
+  return await port.transaction(async (tx) => {
+    await tx.execute(reader);
+    const [found] = await tx.query<{ json: string }>(
+      `select coalesce(json_agg(row), '[]')::text as json from (${select}) as r`,
+    );
+    return JSON.parse(found?.json ?? "[]") as Rows;
+  });
 }
 
 const sorted = (rows: Rows): string[] =>
@@ -129,7 +151,7 @@ async function check(database: TestDatabase, history: History, capture: "trigger
   const moments: { step: number; time: string; tables: Map<string, Rows> }[] = [];
   const remember = async (step: number): Promise<void> => {
     const tables = new Map<string, Rows>();
-    for (const table of NAMES) tables.set(table, await note(port, table));
+    for (const table of NAMES) tables.set(table, await note(port, history.reader, table));
     moments.push({ step, time: await clock(port), tables });
   };
   await remember(-1);
@@ -137,6 +159,7 @@ async function check(database: TestDatabase, history: History, capture: "trigger
     if (step === history.baselineAt) { for (const table of NAMES) await baseline(db, table, { schema }); }
     const committed = await port.transaction(async (tx) => {
       await tx.query("select set_config('bemi.context', $1, true)", [JSON.stringify({ step })]);
+      await tx.execute(history.writer);
       for (const sql of statements) await tx.execute(sql);
       return true;
     }).catch((error: unknown) => {
@@ -178,6 +201,7 @@ async function check(database: TestDatabase, history: History, capture: "trigger
       for (const [call, expected] of calls) {
         const seen = await read(
           port,
+          history.reader,
           `select to_jsonb(r.*) as row from ${call.replaceAll("TABLE", table)} r`,
         )
           .catch((error: unknown) => {

@@ -50,9 +50,9 @@ grant select on "bemi".migrations, "bemi".changes, "bemi".sources, "bemi".gaps, 
   "bemi".plain_reads, "bemi".plain_read_ends to bemi_reader;
 grant usage on type "bemi".moment, "bemi".span, "bemi".ground, "bemi".place, "bemi".stay, "bemi".last_image to bemi_reader;
 grant execute on function "bemi".diff(jsonb, jsonb), "bemi".history(text, text), "bemi".as_of(anyelement, timestamptz, text),
-  "bemi".as_of_change(anyelement, uuid, text, text), "bemi".image_as_of(regclass, text, timestamptz),
+  "bemi".as_of_change(anyelement, uuid, text, text), "bemi".masked_columns(oid, text[], smallint[]),
   "bemi".rows_query(regclass, "bemi".moment, text), "bemi".table_of_row(anyelement), "bemi".remark_as_of(regclass, "bemi".moment),
-  "bemi".images_as_of(regclass, "bemi".moment, text), "bemi".images_query(regclass, "bemi".moment, "bemi".ground, text),
+  "bemi".images_as_of(regclass, "bemi".moment), "bemi".images_query(regclass, "bemi".moment, "bemi".ground, text),
   "bemi".ground_of(regclass, "bemi".moment, text), "bemi".live_query(regclass, "bemi".ground, text),
   "bemi".key_image(regclass, "bemi".moment, "bemi".ground, text), "bemi".marks_of("bemi".span[], timestamptz),
   "bemi".is_past("bemi".moment, timestamptz, integer, pg_lsn, bigint, bigint),
