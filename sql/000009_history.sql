@@ -203,24 +203,30 @@ $$;
 
 -- An image of a row in today's columns: renamed ones under their present name, dropped ones left out, added ones with
 -- what ADD COLUMN gave them. A name belongs to the column that had it at the time.
-create function "bemi".shape_image(a_table_id integer, a_image jsonb, a_at timestamptz) returns jsonb
+create function "bemi".shape_image(a_columns "bemi".table_columns[], a_image jsonb, a_at timestamptz) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(jsonb_object_agg(today.name, coalesce(found.value, today.fill)) filter (where found.value is not null or today.fill is not null), '{}')
   from (
     select distinct on (t.number) t.number, t.name, t.fill
-    from "bemi".table_columns t where t.table_id = a_table_id and t.dropped_at is null
+    from unnest(a_columns) as t where t.dropped_at is null
     order by t.number, t.named_at desc
   ) as today left join lateral (
     select a_image -> t.name as value
-    from "bemi".table_columns t
-    where t.table_id = a_table_id and t.number = today.number and a_image ? t.name
-      and t.number = (select o.number from "bemi".table_columns o
-        where o.table_id = a_table_id and o.name = t.name
+    from unnest(a_columns) as t
+    where t.number = today.number and a_image ? t.name
+      and t.number = (select o.number from unnest(a_columns) as o
+        where o.name = t.name
         order by o.named_at <= a_at desc, case when o.named_at <= a_at then o.named_at end desc, o.named_at limit 1)
     order by t.named_at <= a_at desc, t.named_at desc
     limit 1
   ) as found on true
+$$;
+
+create function "bemi".shape_image(a_table_id integer, a_image jsonb, a_at timestamptz) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select "bemi".shape_image(array(select t from "bemi".table_columns t where t.table_id = a_table_id), a_image, a_at)
 $$;
 
 -- The keys whose value differs, each with what it was (old) and is (new); one that is missing has none.

@@ -78,11 +78,11 @@ onEachServer("reconciliation", (open) => {
       expect(await replayed(log.port)).not.toEqual(await live(port));
       const results = await reconcile(sql, { chunk: 100, ...(elsewhere ? { log: other.db } : {}) });
       expect(results.map(({ table, isCompared, absent }) => [table, isCompared, absent])).toEqual([
-        ["drafts", true, 2],
-        ["loose", false, 0],
-        ["marks", true, 2],
-        ["parts", true, 2],
-        ["todos", true, 12],
+        ["public.drafts", true, 2],
+        ["public.loose", false, 0],
+        ["public.marks", true, 2],
+        ["public.parts", true, 2],
+        ["public.todos", true, 12],
       ]);
       await port.execute(
         "update todos set task = 'after' where id = 10; insert into todos values (11, 'anew', 0)",
@@ -132,10 +132,11 @@ onEachServer("reconciliation", (open) => {
     let isOver = false;
     const writers = [1, 2].map(async (who) => {
       for (let i = 0; !isOver; i++) {
-        const id = 1 + (i * 7 + who * 250) % 500;
+        // Each has rows of its own.
+        const id = 1 + (i * 14 + who) % 500;
         await sql`delete from todos where id = ${id}`;
         await sql`insert into todos values (${id}, ${`${who}.${i}`}, ${i})`;
-        await sql`update todos set id = 1000 + id where id = ${id} and id % 10 = 0`;
+        await sql`update todos set id = 1000 + id where id = ${id} and id % 5 = 0`;
         await sql`update todos set id = id - 1000 where id = ${1000 + id}`;
       }
     });

@@ -2696,24 +2696,30 @@ $$;
 
 -- An image of a row in today's columns: renamed ones under their present name, dropped ones left out, added ones with
 -- what ADD COLUMN gave them. A name belongs to the column that had it at the time.
-create function "bemi".shape_image(a_table_id integer, a_image jsonb, a_at timestamptz) returns jsonb
+create function "bemi".shape_image(a_columns "bemi".table_columns[], a_image jsonb, a_at timestamptz) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(jsonb_object_agg(today.name, coalesce(found.value, today.fill)) filter (where found.value is not null or today.fill is not null), '{}')
   from (
     select distinct on (t.number) t.number, t.name, t.fill
-    from "bemi".table_columns t where t.table_id = a_table_id and t.dropped_at is null
+    from unnest(a_columns) as t where t.dropped_at is null
     order by t.number, t.named_at desc
   ) as today left join lateral (
     select a_image -> t.name as value
-    from "bemi".table_columns t
-    where t.table_id = a_table_id and t.number = today.number and a_image ? t.name
-      and t.number = (select o.number from "bemi".table_columns o
-        where o.table_id = a_table_id and o.name = t.name
+    from unnest(a_columns) as t
+    where t.number = today.number and a_image ? t.name
+      and t.number = (select o.number from unnest(a_columns) as o
+        where o.name = t.name
         order by o.named_at <= a_at desc, case when o.named_at <= a_at then o.named_at end desc, o.named_at limit 1)
     order by t.named_at <= a_at desc, t.named_at desc
     limit 1
   ) as found on true
+$$;
+
+create function "bemi".shape_image(a_table_id integer, a_image jsonb, a_at timestamptz) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select "bemi".shape_image(array(select t from "bemi".table_columns t where t.table_id = a_table_id), a_image, a_at)
 $$;
 
 -- The keys whose value differs, each with what it was (old) and is (new); one that is missing has none.
@@ -3882,17 +3888,51 @@ $$;
 -- Live rows go through the WAL, as those of a baseline do, so that each is compared at its place in the history of its
 -- key, by the worker, when all that was written before is in the log. The log may be in another database.
 
+-- What a log, which may be in another database, has to be told of a table to compare its rows: the names that it has had,
+-- where they are more than its own; its columns, where they were altered; those whose changes are not recorded. NULL
+-- where there is nothing to tell.
+create function "bemi".past_of(a_relation regclass) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select nullif(jsonb_strip_nulls(jsonb_build_object(
+    'spans', (select jsonb_agg(to_jsonb(s.*)) from "bemi".table_spans(t.id) as s
+      having count(*) > 1 or min(s.since) > '-infinity' or min(s.until) < 'infinity'),
+    'columns', (select jsonb_agg(jsonb_strip_nulls(to_jsonb(c.*) - '{table_id,type}'::text[])) from "bemi".table_columns c where c.table_id = t.id
+      having (count(c.dropped_at) > 0 or max(c.named_at) > min(c.named_at))
+        -- Where the role may not create an event trigger, nothing notices what is altered.
+        and not exists (select from pg_attribute a where a.attrelid = t.relation and a.attnum > 0 and not a.attisdropped
+          and not exists (select from "bemi".table_columns k where k.table_id = t.id and k.number = a.attnum and k.name = a.attname))),
+    'ignored', (select to_jsonb(r.ignored) from "bemi".tracked_tables r where r.relation = t.relation and r.ignored <> '{}'))), '{}')
+  from "bemi".tables t where t.relation = a_relation
+$$;
+
+-- The names under which the log has a table, as past_of() tells of them.
+create function "bemi".spans_in(a_past jsonb, a_schema text, a_table text) returns "bemi".span[]
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select case when a_past ? 'spans' then array(select row(s.*)::"bemi".span from jsonb_populate_recordset(null::"bemi".span, a_past -> 'spans') as s)
+    else array[row(a_schema, a_table, '-infinity', 'infinity')::"bemi".span] end
+$$;
+
+-- The columns whose changes are not recorded, as past_of() tells of them.
+create function "bemi".ignored_in(a_past jsonb) returns text[]
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select array(select jsonb_array_elements_text(a_past -> 'ignored'))
+$$;
+
 -- Puts rows into the WAL to be compared: a context message of the operation RECONCILE, then messages as those of
--- emit_snapshots(), with a 4 in front. Where there is no image there is no such row.
+-- emit_snapshots(), with a 4 in front, and with what past_of() tells. Where there is no image there is no such row.
 create function "bemi".emit_live_rows(a_relation oid, a_keys text[], a_images jsonb[]) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_secret text := (select secret from "bemi".seal);
+  v_past text := "bemi".past_of(a_relation)::text;
 begin
   perform "bemi".emit_message(a_relation, a_relation, 'RECONCILE', null, current_setting('bemi.context', true), null, null, v_secret);
   perform pg_logical_emit_message(true, '_bemi', convert_to('4' || json_build_array(a_relation, v_secret,
-    r.key, coalesce(r.image::text, 'null'))::text, "bemi".message_encoding()))
+    r.key, coalesce(r.image::text, 'null'), v_past)::text, "bemi".message_encoding()))
   from unnest(a_keys, a_images) as r (key, image);
 end
 $$;
@@ -3995,50 +4035,70 @@ begin
 end
 $$;
 
--- What the log knows of a key before a place in it; NULL where there was no such row.
-create function "bemi".last_image(a_schema text, a_table text, a_key text, a_source integer, a_commit pg_lsn) returns jsonb
+-- What the log knows of a key before a place in it, and since when; NULL where there was no such row. As in
+-- effects_without_overtaken(), what left the key after another row had come to it in the same transaction is not what came.
+create function "bemi".last_image(a_spans "bemi".span[], a_key text, a_ignored text[], a_source integer, a_commit pg_lsn,
+  out image jsonb, out imaged_at timestamptz)
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- A function whose plan is kept: it is asked for each row.
-  return (select case when u.operation in ('CREATE', 'UPDATE', 'SNAPSHOT') then u.after end
+  -- A function whose plan is kept: it is asked for each row. The last three effects on a key tell.
+  select e.after, e.committed_at into image, imaged_at
   from (
-    (select c.committed_at, c.source_id, c.commit_lsn, c.transaction_index, c.operation, c.after
-    from "bemi".changes c
-    where c."table" = a_table and hashtextextended(c.primary_key, 0) = hashtextextended(a_key, 0) and c.primary_key = a_key
-      and c.schema = a_schema and (a_source is null or c.source_id <> a_source or c.commit_lsn < a_commit)
-    order by 1 desc, 2 desc, 3 desc, 4 desc limit 1)
+    select u.*, u.after is null and lead(u.is_arrival) over newest and lead(u.transaction_id) over newest = u.transaction_id
+      and (lead(u.after, 2) over newest is not null or u.before - a_ignored <> lead(u.after) over newest - a_ignored) as is_overtaken
+    from unnest(a_spans) as s cross join lateral (
+      (select c.committed_at, c.source_id, c.commit_lsn, c.transaction_index, c.transaction_id, c.former_primary_key is not null as is_arrival,
+        c.before, case when c.operation in ('CREATE', 'UPDATE', 'SNAPSHOT') then c.after end as after
+      from "bemi".changes c
+      where c."table" = s.name and hashtextextended(c.primary_key, 0) = hashtextextended(a_key, 0) and c.primary_key = a_key
+        and c.schema = s.schema and c.committed_at >= s.since and c.committed_at < s.until
+        and (a_source is null or c.source_id <> a_source or c.commit_lsn < a_commit)
+      order by 1 desc, 2 desc, 3 desc, 4 desc limit 3)
     union all
-    -- Another key was given to its row.
-    (select c.committed_at, c.source_id, c.commit_lsn, c.transaction_index, 'LEFT', null
-    from "bemi".changes c
-    where c."table" = a_table and c.former_primary_key is not null
-      and hashtextextended(c.former_primary_key, 0) = hashtextextended(a_key, 0) and c.former_primary_key = a_key
-      and c.schema = a_schema and (a_source is null or c.source_id <> a_source or c.commit_lsn < a_commit)
-    order by 1 desc, 2 desc, 3 desc, 4 desc limit 1)
+      -- Another key was given to its row.
+      (select c.committed_at, c.source_id, c.commit_lsn, c.transaction_index, c.transaction_id, false, c.before, null
+      from "bemi".changes c
+      where c."table" = s.name and c.former_primary_key is not null
+        and hashtextextended(c.former_primary_key, 0) = hashtextextended(a_key, 0) and c.former_primary_key = a_key
+        and c.schema = s.schema and c.committed_at >= s.since and c.committed_at < s.until
+        and (a_source is null or c.source_id <> a_source or c.commit_lsn < a_commit)
+      order by 1 desc, 2 desc, 3 desc, 4 desc limit 3)
     union all
-    (select c.committed_at, c.source_id, c.commit_lsn, c.transaction_index, c.operation, null
-    from "bemi".changes c
-    where c."table" = a_table and hashtextextended(c.primary_key, 0) is null and c.operation = 'TRUNCATE'
-      and c.schema = a_schema and (a_source is null or c.source_id <> a_source or c.commit_lsn < a_commit)
-    order by 1 desc, 2 desc, 3 desc, 4 desc limit 1)
-  ) as u
-  order by u.committed_at desc, u.source_id desc, u.commit_lsn desc, u.transaction_index desc limit 1);
+      -- Of the whole table: what a partition's own TRUNCATE took is not known.
+      (select c.committed_at, c.source_id, c.commit_lsn, c.transaction_index, c.transaction_id, false, c.before, null
+      from "bemi".changes c
+      where c."table" = s.name and c.primary_key is null and c.before = '{}' and c.after = '{}' and c.operation = 'TRUNCATE'
+        and not coalesce(c.context -> 'db' ?| '{gap,partition}', false)
+        and c.schema = s.schema and c.committed_at >= s.since and c.committed_at < s.until
+        and (a_source is null or c.source_id <> a_source or c.commit_lsn < a_commit)
+      order by 1 desc, 2 desc, 3 desc, 4 desc limit 1)
+    ) as u
+    window newest as (order by u.committed_at desc, u.source_id desc, u.commit_lsn desc, u.transaction_index desc)
+  ) as e
+  where e.is_overtaken is not true
+  order by e.committed_at desc, e.source_id desc, e.commit_lsn desc, e.transaction_index desc limit 1;
 end
 $$;
 
 -- The next keys of a table in the log, by their hash, and whether the log has a row of each.
-create function "bemi".logged_keys(a_schema text, a_table text, a_hash bigint, a_key text, a_limit integer)
+create function "bemi".logged_keys(a_schema text, a_table text, a_past jsonb, a_hash bigint, a_key text, a_limit integer)
 returns table (hash bigint, key text, is_there boolean)
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
-  select k.hash, k.key, "bemi".last_image(a_schema, a_table, k.key, null, null) is not null
-  from (
-    select distinct hashtextextended(c.primary_key, 0) as hash, c.primary_key as key
-    from "bemi".changes c
-    where c."table" = a_table and c.schema = a_schema and c.primary_key is not null
-      and hashtextextended(c.primary_key, 0) >= a_hash
-      and (hashtextextended(c.primary_key, 0), c.primary_key) > (a_hash, a_key)
+  with spans as materialized (select "bemi".spans_in(a_past, a_schema, a_table) as all_of)
+  select k.hash, k.key, (select l.image is not null from "bemi".last_image(spans.all_of, k.key, "bemi".ignored_in(a_past), null, null) as l)
+  from spans cross join lateral (
+    select distinct u.hash, u.key
+    from unnest(spans.all_of) as s cross join lateral (
+      select distinct hashtextextended(c.primary_key, 0) as hash, c.primary_key as key
+      from "bemi".changes c
+      where c."table" = s.name and c.schema = s.schema and c.primary_key is not null
+        and c.committed_at >= s.since and c.committed_at < s.until
+        and hashtextextended(c.primary_key, 0) >= a_hash
+        and (hashtextextended(c.primary_key, 0), c.primary_key) > (a_hash, a_key)
+      order by 1, 2 limit a_limit
+    ) as u
     order by 1, 2 limit a_limit
   ) as k
 $$;
@@ -4047,24 +4107,35 @@ $$;
 -- after is the row, or null: a change that says by its context that it comes from here. Columns that only the log has
 -- were dropped, and one that only the row has differs unless it is NULL. Returns NULL where nothing differs, 00000
 -- where a change was written, else the SQLSTATE with which it was set aside.
-create function "bemi".write_difference(a_id uuid, a_change text) returns text
+create function "bemi".write_difference(a_id uuid, a_change text, a_past jsonb default null) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_change jsonb := a_change::jsonb;
   v_live jsonb := nullif(v_change -> 'after', 'null');
-  v_logged jsonb := "bemi".last_image(v_change ->> 'schema', v_change ->> 'table', v_change ->> 'primary_key',
-    (v_change ->> 'source_id')::integer, (v_change ->> 'commit_lsn')::pg_lsn);
+  v_ignored text[] := "bemi".ignored_in(a_past);
+  v_logged jsonb;
+  v_logged_at timestamptz;
 begin
+  select l.image, l.imaged_at into v_logged, v_logged_at
+  from "bemi".last_image("bemi".spans_in(a_past, v_change ->> 'schema', v_change ->> 'table'), v_change ->> 'primary_key', v_ignored,
+    (v_change ->> 'source_id')::integer, (v_change ->> 'commit_lsn')::pg_lsn) as l;
+  if v_logged is not null and a_past ? 'columns' then
+    v_logged := "bemi".shape_image(array(select c from jsonb_populate_recordset(null::"bemi".table_columns, a_past -> 'columns') as c),
+      v_logged, v_logged_at);
+  end if;
   if v_live is null and v_logged is null
     or v_live is not null and v_logged is not null and not exists (
-      select from jsonb_each(v_live) as l (name, value) where l.value <> coalesce(v_logged -> l.name, 'null'))
+      select from jsonb_each(v_live - v_ignored) as l (name, value) where l.value <> coalesce(v_logged -> l.name, 'null'))
   then
     return null;
   end if;
-  return coalesce("bemi".write_or_set_aside(a_id, (v_change || jsonb_build_object(
+  v_change := v_change || jsonb_build_object(
     'operation', case when v_live is null then 'DELETE' when v_logged is null then 'CREATE' else 'UPDATE' end,
-    'before', coalesce(v_logged, '{}'), 'after', coalesce(v_live, '{}')))::text), '00000');
+    'before', coalesce(v_logged, '{}'), 'after', coalesce(v_live, '{}'));
+  -- Begins as the worker writes it: breaks_of() looks for that in what was set aside.
+  return coalesce("bemi".write_or_set_aside(a_id, format('{"schema":%s,"table":%s,"committed_at":"%s",',
+    v_change -> 'schema', v_change -> 'table', v_change ->> 'committed_at') || substr(v_change::text, 2)), '00000');
 end
 $$;
 

@@ -81,6 +81,8 @@ interface Table {
   readonly relation: string;
   readonly schema: string;
   readonly name: string;
+  /** What the log has to be told of it: see `past_of()`. */
+  readonly past: string | null;
   readonly has_key: boolean;
 }
 
@@ -91,8 +93,8 @@ async function tablesOf(
 ): Promise<Table[]> {
   const all = await db.query<Table>(inSchema(
     schema,
-    `select t.relation::text as relation, n.nspname::text as schema, c.relname::text as name,
-      cardinality("bemi".key_columns(t.relation)) > 0 as has_key
+    `select format('%I.%I', n.nspname, c.relname) as relation, n.nspname::text as schema, c.relname::text as name,
+      "bemi".past_of(t.relation)::text as past, cardinality("bemi".key_columns(t.relation)) > 0 as has_key
     from "bemi".tracked_tables t join pg_class c on c.oid = t.relation join pg_namespace n on n.oid = c.relnamespace
     where t.relation = t.root and t.capture = 'wal' order by n.nspname, c.relname`,
   ));
@@ -139,9 +141,9 @@ async function compare({ source, log, schema, table, chunk, signal }: Comparison
       inSchema(
         schema,
         `select hash::text, key, is_there
-        from "bemi".logged_keys($1::text, $2::text, $3::text::bigint, $4::text, $5::text::integer)`,
+        from "bemi".logged_keys($1::text, $2::text, $3::text::jsonb, $4::text::bigint, $5::text, $6::text::integer)`,
       ),
-      [table.schema, table.name, after.hash, after.key, String(chunk)],
+      [table.schema, table.name, table.past, after.hash, after.key, String(chunk)],
     );
     const end = keys.at(-1);
     if (!end) break;

@@ -25,6 +25,8 @@ export interface SnapshotMessage {
   readonly key: string | null;
   /** A JSON object, as the server wrote it; the text `null` for a key that no row has. */
   readonly image: string;
+  /** Of a row to be compared: what the log has to know of its table, if anything, as JSON. */
+  readonly past: string | undefined;
 }
 
 const OPERATIONS: readonly string[] = ["INSERT", "UPDATE", "DELETE", "TRUNCATE", "SNAPSHOT", "RECONCILE"];
@@ -54,9 +56,10 @@ export function parseMessage(content: Buffer): ContextMessage | undefined {
 /** Reads a message of `emit_snapshots()` or `emit_live_rows()`; `undefined` for what is none. */
 export function parseSnapshot(content: Buffer): SnapshotMessage | undefined {
   const isLive = content[0] === LIVE_VERSION;
-  const [root, seal, key, image] = readTexts(content, isLive ? LIVE_VERSION : SNAPSHOT_VERSION) ?? [];
+  const [root, seal, key, image, past] = readTexts(content, isLive ? LIVE_VERSION : SNAPSHOT_VERSION) ?? [];
   if (!isNumber(root) || seal === undefined || image === undefined) return undefined;
-  return { operation: isLive ? "RECONCILE" : "SNAPSHOT", root: Number(root), seal, key: key ?? null, image };
+  const operation = isLive ? "RECONCILE" : "SNAPSHOT";
+  return { operation, root: Number(root), seal, key: key ?? null, image, past };
 }
 
 /** Whether a message says that tables or types are other than they were. */

@@ -28,6 +28,8 @@ export interface Change {
   readonly isUnstorable: boolean;
   /** Columns whose text is not of their type; they hold the text. Absent where there are none. */
   readonly unreadable?: readonly string[];
+  /** Of a `RECONCILE`: what the log has to know of its table, if anything, as JSON (see `past_of()`). */
+  readonly past?: string;
 }
 
 export interface Transaction {
@@ -105,7 +107,7 @@ export function stitcher(catalog: Catalog): Stitcher {
     const context = latest(table, [row.operation])?.context ?? UNATTRIBUTED;
     const after = { json: row.image, values: [] };
     const taken = change(table, row.operation, lsn, index++, context, undefined, after);
-    emit({ ...taken, key: row.key });
+    emit({ ...taken, key: row.key, ...(row.past === undefined ? {} : { past: row.past }) });
   };
 
   /** For a row that no message covers: what another Bemi said right before it, or the mark. */

@@ -157,7 +157,10 @@ async function writeOne(
   const given = [changeId(change, origin), changeJson(change, origin)];
   const reduced = reducedContext(change.context);
   const [sql, parameters] = change.operation === "RECONCILE"
-    ? ['select "bemi".write_difference($1::text::uuid, $2::text) as sqlstate', given]
+    ? [
+      'select "bemi".write_difference($1::text::uuid, $2::text, $3::text::jsonb) as sqlstate',
+      [...given, change.past ?? null],
+    ]
     : [
       `select coalesce("bemi".write_or_set_aside($1::text::uuid, $2::text, false, $3::text), '00000') as sqlstate`,
       [...given, reduced === undefined ? null : changeJson({ ...change, context: reduced }, origin)],
