@@ -23,6 +23,8 @@ create table "bemi".tracked_tables (
   has_full_identity boolean not null default false,
   -- From when on every write is captured; set once the table is locked.
   tracked_at timestamptz not null default '-infinity',
+  -- Until when it was captured from the WAL, where it was since then: what was lost of the WAL is missing all the same.
+  left_wal_at timestamptz,
   -- What a command did could not be followed, so that the next one tries again.
   is_pending boolean not null default false,
   -- What trigger capture writes to, known for one start of the server in one database: the cluster's identity is in a
@@ -445,6 +447,7 @@ begin
     where c.oid = v_relation
     on conflict (relation) do update set
       root = excluded.root,
+      left_wal_at = case when t.capture = 'wal' and v_capture = 'trigger' then clock_timestamp() else t.left_wal_at end,
       capture = coalesce(v_capture, t.capture),
       ignored = coalesce(v_ignored, t.ignored),
       masked = coalesce(v_masked, t.masked),

@@ -220,6 +220,29 @@ begin
 end
 $$;
 
+-- What a column's values are computed from anew leaves no trace in the catalog where its type stays what it was.
+create function "bemi".on_rewrite() returns event_trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_relation regclass := pg_event_trigger_table_rewrite_oid();
+  v_root regclass := coalesce(pg_partition_root(v_relation), v_relation);
+begin
+  -- For a column's type: AT_REWRITE_COLUMN_REWRITE in PostgreSQL's event_trigger.h. Another type is noticed by itself.
+  if pg_event_trigger_table_rewrite_reason() & 4 <> 0
+    and exists (select from "bemi".tracked_tables where relation = v_relation) and not "bemi".is_blank(v_relation)
+    and not exists (select from "bemi".tables t join pg_attribute a on a.attrelid = t.relation, lateral (
+        select c.type from "bemi".table_columns c
+        where c.table_id = t.id and c.number = a.attnum order by c.named_at desc limit 1) as known
+      where t.relation = v_root and known.type <> format_type(a.atttypid, a.atttypmod))
+  then
+    perform "bemi".add_break(v_root, 'a column''s values were computed anew');
+  end if;
+exception when others then
+  raise warning 'bemi: tracking could not follow this command (SQLSTATE %)', sqlstate;
+end
+$$;
+
 -- Casts to json of types of one's own run wherever a row becomes JSON: in trigger capture with the rights of the log's
 -- owner, often a superuser's. So who wrote one has to be as trusted.
 create function "bemi".foreign_casts() returns table (cast_id oid, source regtype, written_by name)
@@ -263,6 +286,7 @@ begin
         ('', 'ddl_command_end', '"bemi".on_ddl()'::regprocedure, array['CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE',
           'ALTER TYPE', 'CREATE TRIGGER', 'CREATE FOREIGN TABLE', 'CREATE SCHEMA', 'ALTER SCHEMA']),
         ('_drop', 'sql_drop', '"bemi".on_drop()'::regprocedure, null),
+        ('_rewrite', 'table_rewrite', '"bemi".on_rewrite()'::regprocedure, null),
         ('_cast', 'ddl_command_end', '"bemi".refuse_foreign_cast()'::regprocedure, array['CREATE CAST'])
       ) as t (suffix, event, function, tags)
     loop

@@ -128,18 +128,22 @@ begin
     from "bemi".set_aside a
     where exists (select from "bemi".table_spans(v_id) s
       where position(format('"schema":%s,"table":%s', to_json(s.schema), to_json(s.name)) in a.change) > 0);
-  if v_tracked.capture = 'wal' then
+  if v_tracked.capture = 'wal' or v_tracked.left_wal_at is not null then
     return query
       select bounds.at, format('WAL was lost from %s to %s: %s', g.from_lsn, g.to_lsn, g.reason)
-      from "bemi".gaps g, lateral (
+      -- Only what is captured from the WAL is compared with the log.
+      from (select *, case when v_tracked.capture = 'wal' then reconciled_at end as compared_at from "bemi".gaps) as g, lateral (
         select coalesce(g.from_time, (select c.committed_at from "bemi".changes c
           where c.source_id = g.source_id and c.commit_lsn <= g.from_lsn
           order by c.commit_lsn desc, c.transaction_index desc limit 1), v_tracked.tracked_at) as at
         -- Once the tables were compared with the log, only what was within the gap is lost.
-        union all select 'infinity' where g.reconciled_at is not null
+        union all select 'infinity' where g.compared_at is not null
+        -- From then on triggers have it all.
+        union all select v_tracked.left_wal_at where v_tracked.capture = 'trigger'
       ) as bounds
-      where g.detected_at >= v_tracked.tracked_at and (g.reconciled_at is null or a_at <= g.reconciled_at
-        and a_at > coalesce(g.from_time, v_tracked.tracked_at));
+      where g.detected_at >= v_tracked.tracked_at and (g.compared_at is null or a_at <= g.compared_at
+        and a_at > coalesce(g.from_time, v_tracked.tracked_at))
+        and (v_tracked.capture = 'wal' or coalesce(g.from_time, v_tracked.tracked_at) < v_tracked.left_wal_at);
   end if;
   return query
     select "bemi".log_start(), 'older changes are past their retention'

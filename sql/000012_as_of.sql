@@ -152,7 +152,7 @@ begin
       and (select min(e.epoch) = max(e.epoch) from "bemi".epochs e)
       -- See breaks_of().
       and not exists (select from "bemi".set_aside)
-      and (t.capture = 'trigger' or not exists (select from "bemi".gaps g where g.detected_at >= t.tracked_at))
+      and (t.capture = 'trigger' and t.left_wal_at is null or not exists (select from "bemi".gaps g where g.detected_at >= t.tracked_at))
   ), ended as (
     delete from "bemi".plain_read_ends
   ), gone as (

@@ -185,9 +185,14 @@ as $$
       else n.name end as present
     from named n
   )
+  -- While the table had its name, too: a table that has it later is another.
   select t.schema, t.name, m.name,
-    case when m.is_first then '' else to_char(m.named_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') end,
-    coalesce(to_char(m.until at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'later'), m.present
-  from meant m join "bemi".table_names t on t.table_id = m.table_id
-  where m.present <> m.name
+    case when greatest(m.since, t.since) = '-infinity' then '' else to_char(greatest(m.since, t.since) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') end,
+    case when least(m.until, t.until) = 'infinity' then 'later' else to_char(least(m.until, t.until) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') end,
+    m.present
+  from (
+    select table_id, name, case when is_first then '-infinity' else named_at end as since, coalesce(until, 'infinity') as until, present
+    from meant where present <> name
+  ) as m cross join "bemi".table_spans(m.table_id) as t
+  where greatest(m.since, t.since) < least(m.until, t.until)
 $$;

@@ -107,6 +107,25 @@ function alike(open: () => Promise<TestDatabase>, capture: Capture): void {
     await expect(then()).rejects.toMatchObject({ code: "history_unknown" });
   });
 
+  test("values that ALTER TYPE computes anew end what is known before, though the type stays what it was", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    const catchUp = await tracked(database, "create table todos (id int primary key, n int)", capture);
+    const seen = moments(database, "todos", "id, n");
+    await port.execute("insert into todos values (1, 1), (2, 2)");
+    await seen.note("before");
+    await port.execute("alter table todos alter n type int using n * 100");
+    await seen.note("after");
+    await catchUp();
+    const told = expect.stringContaining("a column's values were computed anew");
+    expect(await seen.told()).toEqual({ before: told, after: capture === "wal" ? told : "known" });
+    if (capture === "wal") await baseline(db, "todos", { schema });
+    await port.execute("update todos set n = 3 where id = 1");
+    await seen.note("later");
+    await catchUp();
+    expect(await seen.told()).toMatchObject({ later: "known" });
+  });
+
   test("another type of a column, and another primary key, end what is known before", async () => {
     await using database = await open();
     const { db, port } = database;
@@ -317,6 +336,28 @@ onEachServer("the limits of the past, from the WAL", (open) => {
       within: expect.stringContaining("WAL was lost from"),
       after: expect.stringContaining("WAL was lost from"),
       reconciled: "known",
+    });
+  });
+
+  test("lost WAL is unknown as well where triggers capture the table since", async () => {
+    await using database = await open();
+    const { db, port, url = "" } = database;
+    const catchUp = await tracked(database, TABLE, "wal");
+    const seen = moments(database, "todos");
+    await port.execute("insert into todos values (1, 'a'), (2, 'b')");
+    await seen.note("before");
+    await catchUp();
+    await port.execute(`select pg_drop_replication_slot(${BEMI}.slot_name())`);
+    await port.execute("update todos set task = 'lost' where id = 1");
+    await seen.note("within");
+    await track(db, "todos", { capture: "trigger" });
+    await seen.note("switched");
+    await port.execute("update todos set task = 'c' where id = 2");
+    await runWorker({ source: url, once: true, recreateSlot: true }).finished;
+    expect(await seen.told()).toEqual({
+      before: "known",
+      within: expect.stringContaining("WAL was lost from"),
+      switched: "known",
     });
   });
 

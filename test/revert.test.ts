@@ -98,6 +98,19 @@ onEachCapture("reverting", (open) => {
     );
   });
 
+  test("what a dropped table's columns were renamed to says nothing of the next one of its name", async () => {
+    await using db = await open();
+    await db.track("create table todos (id int primary key, task text)", ["todos"]);
+    await db.execute(
+      "insert into todos values (1, 'a'); alter table todos rename task to title; drop table todos",
+    );
+    await db.track("create table todos (id int primary key, task text, title text)", ["todos"]);
+    await db.execute("insert into todos values (1, 'b', 'c')");
+    await db.as({ request: 1 }, "update todos set task = 'd'");
+    expect(await db.revert({ context: { request: 1 } })).toMatchObject({ conflicts: [] });
+    expect(await db.rows("todos")).toEqual(['{"id": 1, "task": "b", "title": "c"}']);
+  });
+
   test("a row that others deleted and brought back goes too, generated columns and all", async () => {
     await using db = await open();
     await db.track(

@@ -16,7 +16,8 @@ select 'error' as severity, 'event-trigger' as name, f.what as object,
       else 'not ENABLE ALWAYS: session_replication_role switches it off' end) end as problem,
   'select "bemi".follow_ddl();' as repair
 from "bemi".settings s
-  cross join (values ('new tables and partitions', '"bemi".on_ddl()'::regprocedure), ('dropped tables and triggers', '"bemi".on_drop()')) as f (what, function)
+  cross join (values ('new tables and partitions', '"bemi".on_ddl()'::regprocedure), ('dropped tables and triggers', '"bemi".on_drop()'),
+    ('columns computed anew', '"bemi".on_rewrite()')) as f (what, function)
   left join pg_event_trigger e on e.evtfoid = f.function
 where s.event_trigger and e.evtenabled is distinct from 'A'
 union all

@@ -465,6 +465,8 @@ create table "bemi".tracked_tables (
   has_full_identity boolean not null default false,
   -- From when on every write is captured; set once the table is locked.
   tracked_at timestamptz not null default '-infinity',
+  -- Until when it was captured from the WAL, where it was since then: what was lost of the WAL is missing all the same.
+  left_wal_at timestamptz,
   -- What a command did could not be followed, so that the next one tries again.
   is_pending boolean not null default false,
   -- What trigger capture writes to, known for one start of the server in one database: the cluster's identity is in a
@@ -887,6 +889,7 @@ begin
     where c.oid = v_relation
     on conflict (relation) do update set
       root = excluded.root,
+      left_wal_at = case when t.capture = 'wal' and v_capture = 'trigger' then clock_timestamp() else t.left_wal_at end,
       capture = coalesce(v_capture, t.capture),
       ignored = coalesce(v_ignored, t.ignored),
       masked = coalesce(v_masked, t.masked),
@@ -1150,6 +1153,29 @@ begin
 end
 $$;
 
+-- What a column's values are computed from anew leaves no trace in the catalog where its type stays what it was.
+create function "bemi".on_rewrite() returns event_trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_relation regclass := pg_event_trigger_table_rewrite_oid();
+  v_root regclass := coalesce(pg_partition_root(v_relation), v_relation);
+begin
+  -- For a column's type: AT_REWRITE_COLUMN_REWRITE in PostgreSQL's event_trigger.h. Another type is noticed by itself.
+  if pg_event_trigger_table_rewrite_reason() & 4 <> 0
+    and exists (select from "bemi".tracked_tables where relation = v_relation) and not "bemi".is_blank(v_relation)
+    and not exists (select from "bemi".tables t join pg_attribute a on a.attrelid = t.relation, lateral (
+        select c.type from "bemi".table_columns c
+        where c.table_id = t.id and c.number = a.attnum order by c.named_at desc limit 1) as known
+      where t.relation = v_root and known.type <> format_type(a.atttypid, a.atttypmod))
+  then
+    perform "bemi".add_break(v_root, 'a column''s values were computed anew');
+  end if;
+exception when others then
+  raise warning 'bemi: tracking could not follow this command (SQLSTATE %)', sqlstate;
+end
+$$;
+
 -- Casts to json of types of one's own run wherever a row becomes JSON: in trigger capture with the rights of the log's
 -- owner, often a superuser's. So who wrote one has to be as trusted.
 create function "bemi".foreign_casts() returns table (cast_id oid, source regtype, written_by name)
@@ -1193,6 +1219,7 @@ begin
         ('', 'ddl_command_end', '"bemi".on_ddl()'::regprocedure, array['CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE',
           'ALTER TYPE', 'CREATE TRIGGER', 'CREATE FOREIGN TABLE', 'CREATE SCHEMA', 'ALTER SCHEMA']),
         ('_drop', 'sql_drop', '"bemi".on_drop()'::regprocedure, null),
+        ('_rewrite', 'table_rewrite', '"bemi".on_rewrite()'::regprocedure, null),
         ('_cast', 'ddl_command_end', '"bemi".refuse_foreign_cast()'::regprocedure, array['CREATE CAST'])
       ) as t (suffix, event, function, tags)
     loop
@@ -2979,18 +3006,22 @@ begin
     from "bemi".set_aside a
     where exists (select from "bemi".table_spans(v_id) s
       where position(format('"schema":%s,"table":%s', to_json(s.schema), to_json(s.name)) in a.change) > 0);
-  if v_tracked.capture = 'wal' then
+  if v_tracked.capture = 'wal' or v_tracked.left_wal_at is not null then
     return query
       select bounds.at, format('WAL was lost from %s to %s: %s', g.from_lsn, g.to_lsn, g.reason)
-      from "bemi".gaps g, lateral (
+      -- Only what is captured from the WAL is compared with the log.
+      from (select *, case when v_tracked.capture = 'wal' then reconciled_at end as compared_at from "bemi".gaps) as g, lateral (
         select coalesce(g.from_time, (select c.committed_at from "bemi".changes c
           where c.source_id = g.source_id and c.commit_lsn <= g.from_lsn
           order by c.commit_lsn desc, c.transaction_index desc limit 1), v_tracked.tracked_at) as at
         -- Once the tables were compared with the log, only what was within the gap is lost.
-        union all select 'infinity' where g.reconciled_at is not null
+        union all select 'infinity' where g.compared_at is not null
+        -- From then on triggers have it all.
+        union all select v_tracked.left_wal_at where v_tracked.capture = 'trigger'
       ) as bounds
-      where g.detected_at >= v_tracked.tracked_at and (g.reconciled_at is null or a_at <= g.reconciled_at
-        and a_at > coalesce(g.from_time, v_tracked.tracked_at));
+      where g.detected_at >= v_tracked.tracked_at and (g.compared_at is null or a_at <= g.compared_at
+        and a_at > coalesce(g.from_time, v_tracked.tracked_at))
+        and (v_tracked.capture = 'wal' or coalesce(g.from_time, v_tracked.tracked_at) < v_tracked.left_wal_at);
   end if;
   return query
     select "bemi".log_start(), 'older changes are past their retention'
@@ -3560,7 +3591,7 @@ begin
       and (select min(e.epoch) = max(e.epoch) from "bemi".epochs e)
       -- See breaks_of().
       and not exists (select from "bemi".set_aside)
-      and (t.capture = 'trigger' or not exists (select from "bemi".gaps g where g.detected_at >= t.tracked_at))
+      and (t.capture = 'trigger' and t.left_wal_at is null or not exists (select from "bemi".gaps g where g.detected_at >= t.tracked_at))
   ), ended as (
     delete from "bemi".plain_read_ends
   ), gone as (
@@ -3877,11 +3908,16 @@ as $$
       else n.name end as present
     from named n
   )
+  -- While the table had its name, too: a table that has it later is another.
   select t.schema, t.name, m.name,
-    case when m.is_first then '' else to_char(m.named_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') end,
-    coalesce(to_char(m.until at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'later'), m.present
-  from meant m join "bemi".table_names t on t.table_id = m.table_id
-  where m.present <> m.name
+    case when greatest(m.since, t.since) = '-infinity' then '' else to_char(greatest(m.since, t.since) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') end,
+    case when least(m.until, t.until) = 'infinity' then 'later' else to_char(least(m.until, t.until) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') end,
+    m.present
+  from (
+    select table_id, name, case when is_first then '-infinity' else named_at end as since, coalesce(until, 'infinity') as until, present
+    from meant where present <> name
+  ) as m cross join "bemi".table_spans(m.table_id) as t
+  where greatest(m.since, t.since) < least(m.until, t.until)
 $$;
 ` },
   { version: 14, name: "reconcile", sql: `-- Reconciliation: after a gap, what differs between the log's last image of a key and the live row becomes a change.
@@ -4263,7 +4299,8 @@ select 'error' as severity, 'event-trigger' as name, f.what as object,
       else 'not ENABLE ALWAYS: session_replication_role switches it off' end) end as problem,
   'select "bemi".follow_ddl();' as repair
 from "bemi".settings s
-  cross join (values ('new tables and partitions', '"bemi".on_ddl()'::regprocedure), ('dropped tables and triggers', '"bemi".on_drop()')) as f (what, function)
+  cross join (values ('new tables and partitions', '"bemi".on_ddl()'::regprocedure), ('dropped tables and triggers', '"bemi".on_drop()'),
+    ('columns computed anew', '"bemi".on_rewrite()')) as f (what, function)
   left join pg_event_trigger e on e.evtfoid = f.function
 where s.event_trigger and e.evtenabled is distinct from 'A'
 union all
@@ -4405,7 +4442,7 @@ with log as (
   from pg_class c join pg_roles r on r.oid = c.relowner where c.oid = '"bemi".changes'::regclass
 ), definers (name, has_path) as (
   -- Here the generator puts every function that the migrations make SECURITY DEFINER, and whether with a search_path.
-  values ('baseline', true), ('begin_statement', true), ('begin_truncate', true), ('capture_row', true), ('capture_statement', true), ('capture_truncate', true), ('current_source', true), ('describe_types', true), ('emit_context', false), ('emit_held', true), ('end_plain_reads', true), ('end_statement', true), ('ensure_publication', true), ('find_checkpoint', true), ('find_plain_reads', true), ('follow', true), ('has_wide_key', true), ('hold_context', true), ('is_strict', true), ('logged_keys', true), ('maintain', true), ('note_emission', true), ('note_masks', true), ('on_ddl', true), ('on_drop', true), ('open_checkpoint', true), ('open_frame', true), ('read_seal', true), ('read_tables', true), ('reconcile', true), ('reconcile_absent', true), ('reconcile_rows', true), ('refuse_foreign_cast', true), ('register_source', true), ('retry_set_aside', true), ('source_of_this_start', true), ('successor_of', true), ('this_cluster', true), ('track', true), ('untrack', true), ('wal_lag', true), ('write_change', true), ('write_difference', true), ('write_gap', true), ('write_or_set_aside', true)
+  values ('baseline', true), ('begin_statement', true), ('begin_truncate', true), ('capture_row', true), ('capture_statement', true), ('capture_truncate', true), ('current_source', true), ('describe_types', true), ('emit_context', false), ('emit_held', true), ('end_plain_reads', true), ('end_statement', true), ('ensure_publication', true), ('find_checkpoint', true), ('find_plain_reads', true), ('follow', true), ('has_wide_key', true), ('hold_context', true), ('is_strict', true), ('logged_keys', true), ('maintain', true), ('note_emission', true), ('note_masks', true), ('on_ddl', true), ('on_drop', true), ('on_rewrite', true), ('open_checkpoint', true), ('open_frame', true), ('read_seal', true), ('read_tables', true), ('reconcile', true), ('reconcile_absent', true), ('reconcile_rows', true), ('refuse_foreign_cast', true), ('register_source', true), ('retry_set_aside', true), ('source_of_this_start', true), ('successor_of', true), ('this_cluster', true), ('track', true), ('untrack', true), ('wal_lag', true), ('write_change', true), ('write_difference', true), ('write_gap', true), ('write_or_set_aside', true)
 ), grants as (
   select c.oid, c.oid::regclass as relation, c.relkind, g.grantee, g.privilege_type,
     case g.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end as grantee_name,
