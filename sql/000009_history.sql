@@ -44,9 +44,9 @@ create index changes_former_key on "bemi".changes ("table", hashtextextended(for
 
 create index changes_transaction on "bemi".changes using brin (transaction_id) with (pages_per_range = 32, autosummarize = on);
 
--- LSNs of sources in one cluster and timeline are comparable, whoever captured.
+-- LSNs of sources in one cluster and timeline are comparable, whoever captured; but not those of its incarnations.
 create view "bemi".epochs as
-  select id as source_id, min(id) over (partition by system_identifier, timeline) as epoch from "bemi".sources;
+  select id as source_id, min(id) over (partition by system_identifier, timeline, incarnation) as epoch from "bemi".sources;
 
 -- A break ends what a baseline is good for: another one can be made.
 create function "bemi".add_break(a_relation regclass, a_reason text) returns void
@@ -172,13 +172,21 @@ $$;
 
 -- The table that a name means: the one that has it, else the last that had it.
 create function "bemi".table_number(a_table text) returns integer
-language sql stable set search_path = pg_catalog, pg_temp
+language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(
-    (select id from "bemi".tables where relation = to_regclass(a_table)),
-    (select table_id from "bemi".table_names
-      where a_table in (name, schema || '.' || name, quote_ident(name), quote_ident(schema) || '.' || quote_ident(name))
-      order by named_at desc limit 1))
+declare
+  v_id integer;
+begin
+  begin
+    v_id := (select id from "bemi".tables where relation = to_regclass(a_table));
+  exception when invalid_name or syntax_error or feature_not_supported then
+    -- What is no name in SQL, such as my todos or a.b.c, may be one in the log.
+    null;
+  end;
+  return coalesce(v_id, (select table_id from "bemi".table_names
+    where a_table in (name, schema || '.' || name, quote_ident(name), quote_ident(schema) || '.' || quote_ident(name))
+    order by named_at desc limit 1));
+end
 $$;
 
 -- Whether the key of a table is of several columns, unless it is known not to be: then it is a JSON array, which can be
@@ -324,7 +332,11 @@ begin
         and (hashtextextended(k.primary_key, 0) = hashtextextended(a_key, 0) and k.primary_key = a_key
           or hashtextextended(k.former_primary_key, 0) = hashtextextended(a_key, 0) and k.former_primary_key = a_key)) as c
       join "bemi".epochs e on e.source_id = c.source_id
+    order by case when c.primary_key = a_key then row(e.epoch, c.commit_lsn, c.transaction_index)::"bemi".place end desc nulls last, 1
   loop
+    -- A row that comes and goes has all of its stays from the last time that it came and the first that it went.
+    continue when exists (select from unnest(v_stays) as s
+      where s.key = v_move.former_primary_key and s.until = v_move.place or s.key = v_move.primary_key and s.since = v_move.place);
     v_stays := v_stays || case when v_move.primary_key = a_key
       then array(select s from "bemi".stays(v_spans, v_move.former_primary_key, v_move.place, true) as s)
       else array(select s from "bemi".stays(v_spans, v_move.primary_key, v_move.place, false) as s) end;

@@ -188,6 +188,66 @@ onEachDatabase("reading the log", (open) => {
     expect(await seen("nowhere", "3")).toEqual([]);
   });
 
+  test("a row that changed its key hundreds of times, beside one that did so too, has its history at once", async () => {
+    await using database = await open();
+    const { port } = database;
+    await tracking(database, "create table todos (id int primary key, task text)", "todos");
+    await port.execute(`insert into todos values (1, 'a'), (10, 'b');
+      do $$ begin
+        for i in 1..150 loop
+          update todos set id = 2 where id = 1; update todos set id = 1 where id = 10;
+          update todos set id = 10 where id = 1; update todos set id = 1 where id = 2;
+        end loop;
+      end $$;
+      update todos set id = 3 where id = 1; delete from todos`);
+    const found = await port.transaction(async (tx) => {
+      await tx.execute("set local statement_timeout = '10s'");
+      return await tx.query(
+        `select key, count(*)::integer as n from (values ('1'), ('3')) as k (key), ${BEMI}.history('todos', key)
+        group by 1 order by 1`,
+      );
+    });
+    // Both had the key 1; one alone the key 3.
+    expect(found).toEqual([{ key: "1", n: 605 }, { key: "3", n: 303 }]);
+  });
+
+  test("a table that is called what SQL would not call it is found by its name", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await tracking(
+      database,
+      `create table "my todos" (id int primary key); create table "a.b.c.d" (id int primary key)`,
+      `"my todos"`,
+      `"a.b.c.d"`,
+    );
+    await port.execute(`insert into "my todos" values (1); insert into "a.b.c.d" values (1)`);
+    const names = [`"my todos"`, "my todos", `public."my todos"`, "public.my todos", `"a.b.c.d"`, "a.b.c.d"];
+    for (const name of names) {
+      expect(brief(await api.history(db, name, "1", { schema })), name).toEqual(["CREATE 1"]);
+    }
+    await port.execute(`drop table "my todos"; drop table "a.b.c.d"`);
+    for (const name of names) {
+      expect(brief(await api.history(db, name, "1", { schema })), name).toEqual(["CREATE 1"]);
+    }
+  });
+
+  test("a server that was set back to a copy of its files writes on after what it wrote, whatever its LSNs", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await install(db);
+    await port.execute(
+      `insert into ${BEMI}.sources (system_identifier, timeline, database, capture, incarnation)
+      values ('9', 1, 'app', 'wal', 0), ('9', 1, 'app', 'wal', 1);
+      insert into ${BEMI}.changes (id, database, schema, "table", primary_key, operation, after, committed_at, queued_at,
+        transaction_id, position, source_id, commit_lsn, transaction_index)
+      select gen_random_uuid(), 'app', 'public', 'todos', '1', c.operation, '{"id": 1}', c.at::timestamptz, now(), 1, 0, s.id, c.lsn::pg_lsn, 0
+      from ${BEMI}.sources s join (values (0, 'CREATE', '2026-11-01 10:00+00', '0/9000000'), (1, 'UPDATE', '2026-11-01 12:00+00', '0/5000000'))
+        as c (incarnation, operation, at, lsn) on c.incarnation = s.incarnation and s.system_identifier = '9'`,
+    );
+    const found = await port.query(`select operation from ${BEMI}.history('todos', '1')`);
+    expect(found).toEqual([{ operation: "CREATE" }, { operation: "UPDATE" }]);
+  });
+
   test("a key of several columns is found however its JSON is spelled, and one that only looks like it as it is", async () => {
     await using database = await open();
     const { db, port } = database;

@@ -72,11 +72,14 @@ export async function historyJson(
   });
 }
 
+const IDENTIFIER = String.raw`(?:[\w$]+|"(?:[^"]|"")+")`;
+const NAME = new RegExp(String.raw`^${IDENTIFIER}(?:\.${IDENTIFIER})?$`);
+
 /** A table's quoted name with its schema, as an expression; where there is none (any more), the name as it was given. */
 function presentName(table: string, bind: Bind): string {
   const name = bind(table, "text");
-  // The statement would fail for what is no identifier, such as a dropped table's `Odd "name`.
-  if (!/^[\w$."]+$/.test(table)) return name;
+  // The statement would fail for what is no name in SQL, such as a dropped table's `Odd "name` or `a.b.c`.
+  if (!NAME.test(table)) return name;
   return `coalesce((select pg_catalog.format('%I.%I', n.nspname, c.relname)
     from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = to_regclass(${name})), ${name})`;
 }
