@@ -88,6 +88,17 @@ begin
 end
 $$;
 
+-- The same of a client's statement. Once their texts are left out, so is the one that Django puts into the comment.
+create function "bemi".commented(a_comment text) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_object text := "bemi".comment_object(a_comment);
+begin
+  return case when "bemi".keeps_statements() then v_object else (v_object::jsonb - 'SQL')::text end;
+end
+$$;
+
 -- What the comment of the client's statement says, for what is written deeper than that: current_query() is the client's
 -- there too. Read once in each statement and kept in a transaction-local setting, as `time` or `time object`: to read a
 -- statement of megabytes for each row that it leads to would be quadratic. The time is in a form that no setting changes.
@@ -100,7 +111,7 @@ declare
 begin
   if split_part(v_known, ' ', 1) is distinct from v_time then
     v_known := v_time || coalesce(' ' || case when current_query() like '% Bemi*/%'
-      then "bemi".comment_object("bemi".comment_context(current_query())) end, '');
+      then "bemi".commented("bemi".comment_context(current_query())) end, '');
     perform set_config('bemi.commented', v_known, true);
   end if;
   return nullif(substr(v_known, length(v_time) + 2), '');
@@ -118,8 +129,8 @@ return jsonb_build_object('user', session_user, 'role', "bemi".current_role_name
   'application_name', coalesce(current_setting('application_name', true), ''));
 
 -- What is stored beside a change: the application's keys, then `client` and `jwt` (PostgREST), `SQL`, and `db`, which
--- always wins. a_statement is the client's statement, NULL where it is not to be kept; a_context what the application
--- said, when the statement began.
+-- always wins. a_statement is the client's statement, NULL where it is another's; a_context what the application said, when
+-- the statement began.
 create function "bemi".current_context(
   a_statement text default current_query(), a_context text default current_setting('bemi.context', true)
 ) returns jsonb
@@ -135,7 +146,7 @@ declare
 begin
   if v_statement like '% Bemi*/%' then
     v_comment := "bemi".comment_context(v_statement);
-    v_commented := "bemi".parse_object("bemi".comment_object(v_comment));
+    v_commented := "bemi".parse_object("bemi".commented(v_comment));
     if v_commented is not null then
       v_statement := "bemi".without_comment(v_statement, v_comment);
     end if;
@@ -147,7 +158,7 @@ begin
     v_object := "bemi".parse_object("bemi".parse_object(nullif(current_setting('request.headers', true), '')) ->> 'x-bemi-context');
     v_apart := v_apart || case when v_object is null then '{}' else jsonb_build_object('client', v_object) end;
   end if;
-  return case when v_statement is null then '{}' else jsonb_build_object('SQL', left(v_statement, 1000)) end
+  return case when v_statement is null or not "bemi".keeps_statements() then '{}' else jsonb_build_object('SQL', left(v_statement, 1000)) end
     || coalesce(v_context, case when coalesce(a_context, '') = '' then v_commented end, '{}')
       - array['db', 'jwt', 'client']
     || v_apart

@@ -56,7 +56,7 @@ declare
   v_tracked "bemi".tracked_tables;
 begin
   select t.schema, t.name, t.key_columns, t.ignored, t.masked, t.is_strict,
-    "bemi".current_context(case when "bemi".keeps_statements() then a_statement end, a_context),
+    "bemi".current_context(a_statement, a_context),
     case when t.source_known_since = pg_postmaster_start_time() and t.source_database = current_database() then t.source_id end,
     pg_current_wal_insert_lsn(), pg_current_xact_id()::text::bigint, clock.now, "bemi".id_time(clock.now),
     t.root <> a_relation or t.masked <> '{}' or not "bemi".follows_ddl()

@@ -81,7 +81,7 @@ begin
     statement := current_query();
     if statement like '% Bemi*/%' then
       v_comment := "bemi".comment_context(statement);
-      v_object := "bemi".comment_object(v_comment);
+      v_object := "bemi".commented(v_comment);
       if v_object is not null then
         statement := "bemi".without_comment(statement, v_comment);
         context := coalesce(nullif(context, ''), v_object);

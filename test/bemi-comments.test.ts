@@ -120,6 +120,21 @@ onEachDatabase("the comments of other languages' Bemi packages", (open, server) 
       expect(contexts.slice(EMITTED.length)).toEqual(NOT_EMITTED.map((SQL) => ({ SQL })));
     });
 
+    test(`are kept where statements are not, but for the statement in them, captured by ${capture}`, async () => {
+      await using database = await open();
+      const { db, port } = database;
+      await todos(database, capture);
+      await port.execute("create table people (id int, secret text)");
+      await track(db, "people", { capture, mask: ["secret"] });
+      await port.execute(
+        `insert into todos (id, task) values (1, 'a') /*Bemi {"n": 1, "SQL": "insert"} Bemi*/`,
+      );
+      if (capture === "wal") await runWorker({ source: database.url as string, once: true }).finished;
+      const [change] = await seen(port);
+      expect(change?.context).toMatchObject({ n: 1 });
+      expect(change?.context).not.toHaveProperty("SQL");
+    });
+
     test(`reach what foreign keys and triggers write, of their own statement alone, captured by ${capture}`, async () => {
       await using database = await open();
       const { port } = database;

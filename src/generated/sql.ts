@@ -371,6 +371,17 @@ begin
 end
 $$;
 
+-- The same of a client's statement. Once their texts are left out, so is the one that Django puts into the comment.
+create function "bemi".commented(a_comment text) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_object text := "bemi".comment_object(a_comment);
+begin
+  return case when "bemi".keeps_statements() then v_object else (v_object::jsonb - 'SQL')::text end;
+end
+$$;
+
 -- What the comment of the client's statement says, for what is written deeper than that: current_query() is the client's
 -- there too. Read once in each statement and kept in a transaction-local setting, as \`time\` or \`time object\`: to read a
 -- statement of megabytes for each row that it leads to would be quadratic. The time is in a form that no setting changes.
@@ -383,7 +394,7 @@ declare
 begin
   if split_part(v_known, ' ', 1) is distinct from v_time then
     v_known := v_time || coalesce(' ' || case when current_query() like '% Bemi*/%'
-      then "bemi".comment_object("bemi".comment_context(current_query())) end, '');
+      then "bemi".commented("bemi".comment_context(current_query())) end, '');
     perform set_config('bemi.commented', v_known, true);
   end if;
   return nullif(substr(v_known, length(v_time) + 2), '');
@@ -401,8 +412,8 @@ return jsonb_build_object('user', session_user, 'role', "bemi".current_role_name
   'application_name', coalesce(current_setting('application_name', true), ''));
 
 -- What is stored beside a change: the application's keys, then \`client\` and \`jwt\` (PostgREST), \`SQL\`, and \`db\`, which
--- always wins. a_statement is the client's statement, NULL where it is not to be kept; a_context what the application
--- said, when the statement began.
+-- always wins. a_statement is the client's statement, NULL where it is another's; a_context what the application said, when
+-- the statement began.
 create function "bemi".current_context(
   a_statement text default current_query(), a_context text default current_setting('bemi.context', true)
 ) returns jsonb
@@ -418,7 +429,7 @@ declare
 begin
   if v_statement like '% Bemi*/%' then
     v_comment := "bemi".comment_context(v_statement);
-    v_commented := "bemi".parse_object("bemi".comment_object(v_comment));
+    v_commented := "bemi".parse_object("bemi".commented(v_comment));
     if v_commented is not null then
       v_statement := "bemi".without_comment(v_statement, v_comment);
     end if;
@@ -430,7 +441,7 @@ begin
     v_object := "bemi".parse_object("bemi".parse_object(nullif(current_setting('request.headers', true), '')) ->> 'x-bemi-context');
     v_apart := v_apart || case when v_object is null then '{}' else jsonb_build_object('client', v_object) end;
   end if;
-  return case when v_statement is null then '{}' else jsonb_build_object('SQL', left(v_statement, 1000)) end
+  return case when v_statement is null or not "bemi".keeps_statements() then '{}' else jsonb_build_object('SQL', left(v_statement, 1000)) end
     || coalesce(v_context, case when coalesce(a_context, '') = '' then v_commented end, '{}')
       - array['db', 'jwt', 'client']
     || v_apart
@@ -1304,7 +1315,7 @@ declare
   v_tracked "bemi".tracked_tables;
 begin
   select t.schema, t.name, t.key_columns, t.ignored, t.masked, t.is_strict,
-    "bemi".current_context(case when "bemi".keeps_statements() then a_statement end, a_context),
+    "bemi".current_context(a_statement, a_context),
     case when t.source_known_since = pg_postmaster_start_time() and t.source_database = current_database() then t.source_id end,
     pg_current_wal_insert_lsn(), pg_current_xact_id()::text::bigint, clock.now, "bemi".id_time(clock.now),
     t.root <> a_relation or t.masked <> '{}' or not "bemi".follows_ddl()
@@ -1845,7 +1856,7 @@ begin
     statement := current_query();
     if statement like '% Bemi*/%' then
       v_comment := "bemi".comment_context(statement);
-      v_object := "bemi".comment_object(v_comment);
+      v_object := "bemi".commented(v_comment);
       if v_object is not null then
         statement := "bemi".without_comment(statement, v_comment);
         context := coalesce(nullif(context, ''), v_object);
