@@ -109,6 +109,22 @@ test("what cannot name a change, a transaction or a slot is refused before anyth
   }
 });
 
+test.each([
+  [{}, "--database-url or DATABASE_URL"],
+  [
+    { PGHOST: "127.0.0.1", PGPORT: "1", DB_HOST: "db", DB_NAME: "app" },
+    "--database-url or PGHOST, PGPORT, which put DB_HOST, DB_NAME aside",
+  ],
+  [{ DB_HOST: "127.0.0.1", DB_PORT: "1" }, "--database-url or DB_HOST, DB_PORT"],
+])("where nothing listens, the variables that say where are named: %j", (env, named) => {
+  const url = "DB_HOST" in env ? [] : ["--database-url", "postgres://127.0.0.1:1/app"];
+  expect(bemi(["status", ...url], env)).toEqual({
+    status: 3,
+    stdout: "",
+    stderr: `bemi: Cannot connect to the database: nothing listens there\n  Check ${named}.\n`,
+  });
+});
+
 test("a worker whose server cannot be reached says in words why it tries again", async () => {
   const { status, stderr } = await onTerminal(["worker", "--once"], {
     DATABASE_URL: "postgres://127.0.0.1:1/app",

@@ -17,6 +17,20 @@ const CODES: Partial<Record<BemiErrorCode, number>> = {
 /** Ends with 1, when all has been said. */
 export class Drift extends Error {}
 
+/** What says where to connect: see connectionTarget(). */
+function sourceOf(env: Io["env"]): string {
+  if (env.DATABASE_URL) return "--database-url or DATABASE_URL";
+  const set = (names: readonly string[]): string[] => names.filter((name) => env[name] !== undefined);
+  const libpq = set(["PGHOST", "PGPORT", "PGDATABASE", "PGUSER"]);
+  const own = set(["DB_HOST", "DB_PORT", "DB_NAME", "DB_USER"]);
+  if (libpq.length > 0) {
+    return `--database-url or ${libpq.join(", ")}${
+      own.length > 0 ? `, which put ${own.join(", ")} aside` : ""
+    }`;
+  }
+  return `--database-url${own.length > 0 ? ` or ${own.join(", ")}` : " or DATABASE_URL"}`;
+}
+
 /** Says what went wrong and what to do, and returns the exit code for it. */
 export function report(error: unknown, io: Io): number {
   if (error instanceof Drift) return EXIT.failure;
@@ -28,7 +42,7 @@ export function report(error: unknown, io: Io): number {
   if (refused) {
     const remedy = refused === REFUSALS["28000"]
       ? "See pg_hba.conf: it may want TLS (sslmode in the URL), a client's certificate (sslcert, sslkey) or another role."
-      : "Check --database-url or DATABASE_URL.";
+      : `Check ${sourceOf(io.env)}.`;
     io.err(`bemi: Cannot connect to the database: ${refused}\n  ${remedy}\n`);
     return EXIT.connection;
   }
@@ -61,7 +75,7 @@ const EXPLAINED: Readonly<Record<string, readonly [said: string, remedy: string]
 const REFUSALS: Readonly<Record<string, string>> = {
   "08001": "the server refused the connection",
   "08006": "the connection broke",
-  "28000": "the role may not connect",
+  "28000": "the role may not connect, or there is none of that name",
   "28P01": "wrong password, or no such role",
   "3D000": "no such database",
   "53300": "too many connections",
