@@ -40,8 +40,8 @@ onEachServer("a log of a million changes", (open, server) => {
         {},
         /hashtextextended/,
       ],
-      ["a time", { since: middle, until }, {}, /committed_at_idx/],
-      ["a transaction", { transaction: last?.transaction_id }, {}, /transaction_id_idx/],
+      ["a time", { since: middle, until: until ?? "" }, {}, /committed_at_idx/],
+      ["a transaction", { transaction: last?.transaction_id ?? "" }, {}, /transaction_id_idx/],
       ["the latest page", {}, { limit: 50 }, /source_id_commit_lsn_transaction_index/],
       [
         "the next page",
@@ -74,9 +74,9 @@ onEachServer("a log of a million changes", (open, server) => {
     // Each grouping, by each filter that an index serves.
     const filters: [ChangesFilter, RegExp][] = [
       [{ context: { user_id: 7 } }, /context_idx/],
-      [{ since: middle, until }, /committed_at_idx/],
+      [{ since: middle, until: until ?? "" }, /committed_at_idx/],
       [{ table: "todos", key: "77" }, /hashtextextended/],
-      [{ transaction: last?.transaction_id }, /transaction_id_idx/],
+      [{ transaction: last?.transaction_id ?? "" }, /transaction_id_idx/],
     ];
     const grouped = ["transaction", "hour", "day", { context: "request_id" }, {
       context: "user_id",

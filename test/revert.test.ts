@@ -331,6 +331,11 @@ onEachCapture("reverting", (open) => {
         { context: { request_id: undefined } },
         { context: { app: { request_id: undefined } } },
         { table: "todos", key: undefined, to: new Date(0) },
+        { table: "todos", to: undefined },
+        { table: "todos", to: new Date("x") },
+        { context: { request_id: 1 }, change: undefined },
+        { context: { request_id: 1 }, transaction: undefined },
+        undefined,
       ]
     ) {
       await expect(db.plan(unit as never)).rejects.toMatchObject({ code: "usage" });

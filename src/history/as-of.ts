@@ -3,6 +3,7 @@ import type { Database, DatabaseLike } from "../database/port.ts";
 import { DEFAULT_SCHEMA } from "../identifiers.ts";
 import { inSchema } from "../install/schema.ts";
 import { resolve } from "../install/track.ts";
+import { requireDefined } from "./defined.ts";
 import { inTodaysTypes, reading } from "./explained.ts";
 import { binder } from "./filter.ts";
 import { type Moment, momentCall } from "./moment.ts";
@@ -26,8 +27,8 @@ export interface AsOfOptions {
 
 /** Options of {@linkcode asOf} for one table. */
 export interface TableAsOfOptions extends AsOfOptions {
-  /** The primary key's text, or a JSON array of several columns: only that row, found by an index. */
-  readonly key?: string | undefined;
+  /** The primary key's text, or a JSON array of several columns: only that row, found by an index. Not `undefined`. */
+  readonly key?: string;
 }
 
 /** Options of {@linkcode asOf} for queries. */
@@ -47,7 +48,7 @@ export interface QueryAsOfOptions extends AsOfOptions {
 /**
  * The rows of a table as they were at a moment, in today's columns, as the client gives them: `bemi.as_of` in SQL.
  *
- * @throws {BemiError} `history_unknown`, whose hint says from when on it is known; `log_behind`, `table_missing`, `schema_missing`
+ * @throws {BemiError} `history_unknown`, whose hint says from when on it is known; `log_behind`, `table_missing`, `schema_missing`, `usage`
  * @example
  * ```ts
  * import { PGlite } from "@electric-sql/pglite";
@@ -89,7 +90,8 @@ export async function asOf(
   momentOrFn: Moment | ((past: DatabaseLike) => PromiseLike<unknown>),
   options: TableAsOfOptions & QueryAsOfOptions = {},
 ): Promise<unknown> {
-  const { schema = DEFAULT_SCHEMA, wait = 5000, key, tables, readsPresent = false } = options;
+  requireDefined(options, ["key"], "The option");
+  const { schema = DEFAULT_SCHEMA, wait = 5000, tables, readsPresent = false } = options;
   const database = connect(db);
   const moment = typeof momentOrFn === "function" ? tableOrMoment : momentOrFn;
   return await reading(database, schema, async () => {
@@ -97,10 +99,7 @@ export async function asOf(
     if (typeof momentOrFn === "function") {
       return await queryPast(db, { schema, moment, fn: momentOrFn, tables, readsPresent });
     }
-    const { from, parameters } = await tableAsOf(database, String(tableOrMoment), momentOrFn, {
-      schema,
-      key,
-    });
+    const { from, parameters } = await tableAsOf(database, tableOrMoment as string, momentOrFn, options);
     // Not kept: a prepared statement goes on giving the columns that there were.
     return await inTodaysTypes(String(tableOrMoment), () => database.query(`select * ${from}`, parameters));
   });
@@ -124,11 +123,12 @@ export async function asOfJson(
   moment: Moment,
   options: TableAsOfOptions = {},
 ): Promise<string[]> {
-  const { schema = DEFAULT_SCHEMA, wait = 5000, key } = options;
+  requireDefined(options, ["key"], "The option");
+  const { schema = DEFAULT_SCHEMA, wait = 5000 } = options;
   const database = connect(db);
   return await reading(database, schema, async () => {
     if (wait !== false) await waitForWorker(database, { schema, moment, wait });
-    const { from, parameters } = await tableAsOf(database, table, moment, { schema, key });
+    const { from, parameters } = await tableAsOf(database, table, moment, options);
     const rows = await inTodaysTypes(table, () =>
       database.query<{ json: string }>(
         `select pg_catalog.to_json(bemi_row.*)::text as json ${from} as bemi_row`,
@@ -142,8 +142,9 @@ async function tableAsOf(
   database: Database,
   table: string,
   moment: Moment,
-  { schema, key }: { readonly schema: string; readonly key: string | undefined },
+  { schema = DEFAULT_SCHEMA, key }: TableAsOfOptions,
 ): Promise<{ from: string; parameters: string[] }> {
+  requireDefined({ table }, ["table"], "The argument");
   const parameters: string[] = [];
   const bind = binder(parameters);
   const name = await resolve(database, table);

@@ -1,36 +1,38 @@
 import { BemiError } from "../errors.ts";
 import { type JsonObject, type Operation, OPERATIONS } from "./change.ts";
 import { parseCursor } from "./cursor.ts";
+import { requireDefined } from "./defined.ts";
+import { timeText } from "./moment.ts";
 import { readTransactionName } from "./transaction-name.ts";
 
-/** What a change may be, or with `not` may not be; several values mean any of them. */
+/** What a change may be, or with `not` may not be; several values mean any of them. None may be `undefined`. */
 export interface ChangeConditions {
   /** `todos`, or with its schema `app.todos`: names as the log has them, without quotes. */
-  readonly table?: string | readonly string[] | undefined;
+  readonly table?: string | readonly string[];
   /** The primary key's text, before the change or after it; a JSON array of several columns. */
-  readonly key?: string | readonly string[] | undefined;
+  readonly key?: string | readonly string[];
   /** What was done. */
-  readonly operation?: Operation | readonly Operation[] | undefined;
+  readonly operation?: Operation | readonly Operation[];
   /** Contained in the row before the change, as `@>` has it; an object, or JSON text where numbers must be exact. */
-  readonly before?: JsonObject | string | undefined;
+  readonly before?: JsonObject | string;
   /** Contained in the row after the change. */
-  readonly after?: JsonObject | string | undefined;
+  readonly after?: JsonObject | string;
   /** Contained in the change's context. */
-  readonly context?: JsonObject | string | undefined;
+  readonly context?: JsonObject | string;
   /** A column whose value differs between before and after. */
-  readonly changed?: string | readonly string[] | undefined;
+  readonly changed?: string | readonly string[];
   /** `transaction_id` of a change, or the `key` of a group by transaction. */
-  readonly transaction?: string | readonly string[] | undefined;
+  readonly transaction?: string | readonly string[];
 }
 
-/** Which changes to read; what is left out does not restrict. */
+/** Which changes to read; what is left out does not restrict, what is `undefined` is an error. */
 export interface ChangesFilter extends ChangeConditions {
   /** What it may not be. */
-  readonly not?: ChangeConditions | undefined;
+  readonly not?: ChangeConditions;
   /** Earliest time of commit, as PostgreSQL reads a timestamp. */
-  readonly since?: Date | string | undefined;
+  readonly since?: Date | string;
   /** Time of commit before which to stop. */
-  readonly until?: Date | string | undefined;
+  readonly until?: Date | string;
 }
 
 /** Which of them, by their place in the total order. */
@@ -89,8 +91,7 @@ export function filterConditions(filter: ChangesFilter, bind: Bind): string[] {
   for (const part of filter.not ? changeConditions(filter.not, bind) : []) {
     parts.push(`(${part}) is not true`);
   }
-  const time = (value: Date | string): string =>
-    bind(value instanceof Date ? value.toISOString() : value, "timestamptz");
+  const time = (value: Date | string): string => bind(timeText(value), "timestamptz");
   if (filter.since !== undefined) parts.push(`committed_at >= ${time(filter.since)}`);
   if (filter.until !== undefined) parts.push(`committed_at < ${time(filter.until)}`);
   return parts;
@@ -110,7 +111,13 @@ export function pageConditions({ after, before }: Page, bind: Bind): string[] {
   ];
 }
 
+const NARROWING = [
+  ...["table", "key", "operation", "before", "after", "context", "changed", "transaction"],
+  ...["not", "since", "until"],
+];
+
 function changeConditions(filter: ChangeConditions, bind: Bind): string[] {
+  requireDefined(filter, NARROWING, "The filter's");
   const parts: string[] = [];
   const any = (
     values: string | readonly string[] | undefined,

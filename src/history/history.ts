@@ -3,6 +3,7 @@ import type { DatabaseLike } from "../database/port.ts";
 import { DEFAULT_SCHEMA } from "../identifiers.ts";
 import type { Change } from "./change.ts";
 import { readJson, type ReadOptions } from "./changes.ts";
+import { requireDefined } from "./defined.ts";
 import { type Bind, binder, type ChangesFilter, filterConditions, type Page } from "./filter.ts";
 import { parseJson } from "./numbers.ts";
 
@@ -58,6 +59,7 @@ export async function historyJson(
   key: string,
   options: HistoryOptions = {},
 ): Promise<string[]> {
+  requireDefined({ table, key }, ["table", "key"], "The argument");
   const { schema = DEFAULT_SCHEMA, page = {} } = options;
   const parameters: string[] = [];
   const bind = binder(parameters);

@@ -1,3 +1,4 @@
+import { BemiError } from "../errors.ts";
 import { changeId } from "./change-id.ts";
 import type { Bind } from "./filter.ts";
 
@@ -22,9 +23,29 @@ export function timeOf(moment: Date | string): string;
 export function timeOf(moment: Moment): string | undefined;
 export function timeOf(moment: Moment): string | undefined {
   if (!isTime(moment)) return undefined;
-  return typeof moment === "string" ? moment : moment.toISOString();
+  return timeText(moment);
 }
 
+/**
+ * A time as PostgreSQL reads it.
+ *
+ * @throws {BemiError} `usage`
+ */
+export function timeText(time: Date | string): string {
+  if (typeof time === "string") return time;
+  if (time instanceof Date && !Number.isNaN(time.getTime())) return time.toISOString();
+  throw new BemiError("usage", "This is no time", {
+    hint: "Pass a valid Date, or text such as 2026-11-01 12:00+00.",
+  });
+}
+
+/** @throws {BemiError} `usage` where it is no moment at all */
 function isTime(moment: Moment): moment is Date | string {
-  return typeof moment === "string" || moment instanceof Date;
+  if (typeof moment === "string" || moment instanceof Date) return true;
+  if (typeof moment === "object" && moment !== null && ("before" in moment || "after" in moment)) {
+    return false;
+  }
+  throw new BemiError("usage", "This is no moment", {
+    hint: "Pass a time, as a Date or as text, or { before } or { after } with the id of a change.",
+  });
 }

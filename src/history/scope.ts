@@ -4,6 +4,7 @@ import { BemiError } from "../errors.ts";
 import { DEFAULT_SCHEMA } from "../identifiers.ts";
 import type { Change, JsonObject } from "./change.ts";
 import { type ChangesOptions, readJson } from "./changes.ts";
+import { requireDefined } from "./defined.ts";
 import { type Bind, binder, type ChangeConditions, containedJson, filterConditions } from "./filter.ts";
 import { type Group, type GroupsOptions, groupsStatement, readGroups } from "./groups.ts";
 import { type Numbers, parseJson } from "./numbers.ts";
@@ -11,12 +12,12 @@ import { type Numbers, parseJson } from "./numbers.ts";
 /** What all reads through a scope are bound to. At least one of `table`, `key`, `row`, `context` and `transaction`. */
 export interface Scope extends Pick<ChangeConditions, "table" | "key" | "context" | "transaction"> {
   /** Contained in the row, before the change and after it, as far as there was one: `{ tenant_id: 7 }`. */
-  readonly row?: JsonObject | string | undefined;
+  readonly row?: JsonObject | string;
   /**
    * The columns that are shown.
    * @default all
    */
-  readonly columns?: readonly string[] | undefined;
+  readonly columns?: readonly string[];
   /**
    * The keys of the context that are shown.
    * @default none: it may name other people, and holds the statement and the role
@@ -63,13 +64,14 @@ export interface ScopedHistory {
  */
 export function scoped(db: DatabaseLike, scope: Scope): ScopedHistory {
   // A copy, so that nobody widens it later.
-  const { row, columns, contextKeys = [], schema = DEFAULT_SCHEMA, numbers, ...conditions } = structuredClone(
+  const { row, columns, contextKeys = [], schema = DEFAULT_SCHEMA, numbers, ...given } = structuredClone(
     scope,
   );
-  const { table, key, context, transaction } = conditions;
-  requireRestricting({ table, key, context, transaction, row }, scope);
+  requireDefined(scope, [...RESTRICTING, "row", "columns"], "The scope's");
+  const conditions = pick(given, RESTRICTING);
+  requireRestricting(conditions, row);
   const within = (bind: Bind): string[] => {
-    const parts = filterConditions({ table, key, context, transaction }, bind);
+    const parts = filterConditions(conditions, bind);
     if (row === undefined) return parts;
     const contained = bind(containedJson("row", row), "jsonb");
     const image = (column: string) => `(${column} = '{}' or ${column} @> ${contained})`;
@@ -119,17 +121,11 @@ export function scoped(db: DatabaseLike, scope: Scope): ScopedHistory {
   };
 }
 
-// A tenant that is undefined, for nobody is signed in, must not open the scope to all.
-function requireRestricting(restrictions: Scope, scope: Scope): void {
-  for (const [name, value] of Object.entries(restrictions)) {
-    if (value === undefined && Object.hasOwn(scope, name)) {
-      throw new BemiError("usage", `The scope's ${name} is undefined`, {
-        hint: "Pass a value, or leave it out.",
-      });
-    }
-  }
-  const { row, context, ...names } = restrictions;
-  const isRestricting = Object.values(names).some((value) => value !== undefined) ||
+const RESTRICTING = ["table", "key", "context", "transaction"];
+
+// Nothing at all would open the scope to all.
+function requireRestricting({ context, ...names }: ChangeConditions, row: Scope["row"]): void {
+  const isRestricting = Object.keys(names).length > 0 ||
     Object.entries({ row, context }).some(([name, value]) =>
       value !== undefined && Object.keys(JSON.parse(containedJson(name, value)) as object).length > 0
     );

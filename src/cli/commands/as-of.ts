@@ -26,7 +26,8 @@ export function addAsOf(program: Command, io: Io): void {
       const lines = await withConnection(
         databaseUrl,
         io,
-        (sql) => asOfJson(sql, table, time, { schema, key }).catch(explainTime),
+        (sql) =>
+          asOfJson(sql, table, time, key === undefined ? { schema } : { schema, key }).catch(explainTime),
         // Which columns came or went since.
         (message) => io.err(`${message}\n`),
       );

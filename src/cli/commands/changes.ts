@@ -68,19 +68,21 @@ Examples:
   bemi changes --group-by day --operation delete`,
     )
     .action(async (table: string | undefined, key: string | undefined, options: Options) => {
-      const { databaseUrl, json, groupBy: by, ...filter } = options;
+      const { databaseUrl, json, groupBy: by, limit: given, ...narrowed } = options;
+      const row = { ...(table === undefined ? {} : { table }), ...(key === undefined ? {} : { key }) };
+      const filter = { ...narrowed, ...row };
       if (by !== undefined) {
         const found = await withConnection(databaseUrl, io, async (sql) => {
-          const counted = await groups(sql, { ...filter, by, table, key }).catch(explainTime);
+          const counted = await groups(sql, { ...filter, by, limit: given }).catch(explainTime);
           if (counted.length === 0 && table !== undefined) await requireKnownTable(sql, filter.schema, table);
           return counted;
         });
         io.out(json ? found.map((group) => `${JSON.stringify(group)}\n`).join("") : groupsTable(found));
         return;
       }
-      const limit = options.limit ?? (json ? undefined : 100);
+      const limit = given ?? (json ? undefined : 100);
       const lines = await withConnection(databaseUrl, io, async (sql) => {
-        const found = await changesJson(sql, { ...filter, table, key, limit }).catch(explainTime);
+        const found = await changesJson(sql, { ...filter, limit }).catch(explainTime);
         if (found.length === 0 && table !== undefined) await requireKnownTable(sql, filter.schema, table);
         return found;
       });

@@ -13,7 +13,7 @@ import { conflictOf, overwrite, rowOutcome, type RowStep } from "./steps.ts";
 import { rowStories, type RowStory } from "./stories.ts";
 import { type TableFacts, tableFacts, tableId } from "./tables.ts";
 import { truncatedRows } from "./truncated.ts";
-import type { RevertUnit } from "./unit.ts";
+import { requireUnit, type RevertUnit } from "./unit.ts";
 import { unitConflicts } from "./unit-conflicts.ts";
 
 export interface ExamineOptions {
@@ -41,6 +41,7 @@ export async function examine(
   options: ExamineOptions,
 ): Promise<Examined> {
   const { schema, onConflict } = options;
+  requireUnit(asked);
   const unit: RevertUnit = "to" in asked ? await requireOneTable(db, schema, asked) : asked;
   const log = await readUnit(db, schema, unit);
   requireFound(unit, log);

@@ -1,5 +1,7 @@
 import { BemiError } from "../../errors.ts";
+import { requireDefined } from "../defined.ts";
 import { containedJson } from "../filter.ts";
+import { timeText } from "../moment.ts";
 import { readTransactionName } from "../transaction-name.ts";
 import { changeId } from "../change-id.ts";
 
@@ -48,7 +50,6 @@ export function unitCondition(unit: RevertUnit): UnitCondition {
     }
     return { where: "c.context @> $1::text::jsonb", parameters: [containedJson("context", unit.context)] };
   }
-  // A key that is there but undefined must not make it the whole table.
   if ("table" in unit && "to" in unit && isText(unit.table) && (!("key" in unit) || isText(unit.key))) {
     const [table = "", schema] = unit.table.split(".").reverse();
     return {
@@ -57,13 +58,12 @@ export function unitCondition(unit: RevertUnit): UnitCondition {
       parameters: [table, schema ?? "", timeText(unit.to)],
     };
   }
-  throw new BemiError("usage", "There is no such unit to revert", {
-    hint: "Pass { change }, { transaction }, { context }, { table, key, to } or { table, to }.",
-  });
+  throw noUnit();
 }
 
 /** What the context of a revert says of it, under `reverts`: plain JSON. */
 export function describeUnit(unit: RevertUnit): Readonly<Record<string, unknown>> {
+  requireUnit(unit);
   const described: Record<string, unknown> = { ...unit };
   if ("to" in unit) described.to = timeText(unit.to);
   if ("transaction" in unit && typeof unit.transaction !== "object") {
@@ -72,9 +72,20 @@ export function describeUnit(unit: RevertUnit): Readonly<Record<string, unknown>
   return described;
 }
 
-/** A time as PostgreSQL reads it. */
-function timeText(time: Date | string): string {
-  return time instanceof Date ? time.toISOString() : time;
+/**
+ * A key that is there but undefined must not make it the whole table.
+ *
+ * @throws {BemiError} `usage`
+ */
+export function requireUnit(unit: RevertUnit): void {
+  if (isObject(unit)) requireDefined(unit, Object.keys(unit), "The unit's");
+  else throw noUnit();
+}
+
+function noUnit(): BemiError {
+  return new BemiError("usage", "There is no such unit to revert", {
+    hint: "Pass { change }, { transaction }, { context }, { table, key, to } or { table, to }.",
+  });
 }
 
 function transactionCondition(transaction: TransactionId): UnitCondition {
