@@ -73,6 +73,36 @@ function alike(open: () => Promise<TestDatabase>, capture: Capture): void {
     }
   });
 
+  test("a time that is yet to come is refused, by the server's clock, give or take a minute", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    const catchUp = await tracked(database, TABLE, capture);
+    await port.execute("insert into todos values (1, 'a')");
+    await catchUp();
+    const inSeconds = async (n: number): Promise<string> =>
+      (await port.query<{ t: string }>(`select (clock_timestamp() + interval '${n} s')::text as t`))[0]?.t ??
+        "";
+    const future = await inSeconds(90);
+    for (const wait of [undefined, false] as const) {
+      const options = { schema, wait };
+      for (
+        const read of [
+          () => asOf(db, "todos", future, options),
+          () => asOf(db, "todos", new Date(future), { ...options, key: "1" }),
+          () => asOfJson(db, "todos", "infinity", options),
+          () => asOf(db, future, () => Promise.resolve(), options),
+        ]
+      ) {
+        await expect(read()).rejects.toMatchObject({
+          code: "usage",
+          message: "This time is yet to come",
+          hint: expect.stringContaining("clock") as string,
+        });
+      }
+    }
+    expect(await asOf(db, "todos", await inSeconds(30), { schema, wait: false })).toHaveLength(1);
+  });
+
   test("months past their retention are unknown, not empty", async () => {
     await using database = await open();
     const { db, port } = database;

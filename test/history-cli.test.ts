@@ -88,6 +88,7 @@ onEachServer("the past on the command line", (open) => {
     for (
       const [args, said] of [
         [["as-of", "nowhere", "2020-01-01"], "no table nowhere"],
+        [["as-of", "sums", "2999-01-01"], "is yet to come"],
         [["history", "sum", "2"], "Did you mean sums?"],
         [["changes", "sum", "--group-by", "day"], "Did you mean sums?"],
         [["as-of", "sums", "2026-11-03 25:00"], "no time that PostgreSQL knows"],

@@ -170,11 +170,11 @@ onEachDatabase("reading the log", (open) => {
         const options = { schema, wait };
         for (
           const read of [
-            asOf(db, "todos", moment, options),
-            asOfJson(db, "todos", moment, options),
-            asOf(db, moment, () => Promise.resolve(), options),
+            () => asOf(db, "todos", moment, options),
+            () => asOfJson(db, "todos", moment, options),
+            () => asOf(db, moment, () => Promise.resolve(), options),
           ]
-        ) await expect(read).rejects.toMatchObject({ code: "usage", hint: expect.any(String) });
+        ) await expect(read()).rejects.toMatchObject({ code: "usage", hint: expect.any(String) });
       }
     }
     await expect(changes(db, { since: new Date("x") })).rejects.toMatchObject({ code: "usage" });

@@ -14,6 +14,11 @@ const CODES: Partial<Record<BemiErrorCode, number>> = {
   schema_incompatible: EXIT.schema,
 };
 
+// Where the library's names options that the command line has not.
+const HINTS: Partial<Record<BemiErrorCode, string>> = {
+  log_behind: "Run: bemi worker, or bemi-poll --once; see bemi doctor.",
+};
+
 /** Ends with 1, when all has been said. */
 export class Drift extends Error {}
 
@@ -35,7 +40,8 @@ function sourceOf(env: Io["env"]): string {
 export function report(error: unknown, io: Io): number {
   if (error instanceof Drift) return EXIT.failure;
   if (error instanceof BemiError) {
-    io.err(`bemi: ${error.message}\n${error.hint ? `  ${error.hint}\n` : ""}`);
+    const hint = HINTS[error.code] ?? error.hint;
+    io.err(`bemi: ${error.message}\n${hint ? `  ${hint}\n` : ""}`);
     return CODES[error.code] ?? EXIT.failure;
   }
   const refused = connectionProblem(error);

@@ -46,7 +46,8 @@ export interface QueryAsOfOptions extends AsOfOptions {
 }
 
 /**
- * The rows of a table as they were at a moment, in today's columns, as the client gives them: `bemi.as_of` in SQL.
+ * The rows of a table as they were at a moment, in today's columns, as the client gives them: `bemi.as_of` in SQL. A time
+ * that is yet to come, by the server's clock, is an error.
  *
  * @throws {BemiError} `history_unknown`, whose hint says from when on it is known; `log_behind`, `table_missing`, `schema_missing`, `usage`
  * @example
@@ -95,7 +96,7 @@ export async function asOf(
   const database = connect(db);
   const moment = typeof momentOrFn === "function" ? tableOrMoment : momentOrFn;
   return await reading(database, schema, async () => {
-    if (wait !== false) await waitForWorker(database, { schema, moment, wait });
+    await waitForWorker(database, { schema, moment, wait });
     if (typeof momentOrFn === "function") {
       return await queryPast(db, { schema, moment, fn: momentOrFn, tables, readsPresent });
     }
@@ -127,7 +128,7 @@ export async function asOfJson(
   const { schema = DEFAULT_SCHEMA, wait = 5000 } = options;
   const database = connect(db);
   return await reading(database, schema, async () => {
-    if (wait !== false) await waitForWorker(database, { schema, moment, wait });
+    await waitForWorker(database, { schema, moment, wait });
     const { from, parameters } = await tableAsOf(database, table, moment, options);
     const rows = await inTodaysTypes(table, () =>
       database.query<{ json: string }>(

@@ -6,34 +6,39 @@ import { type Moment, timeOf } from "./moment.ts";
 /** What is to be in the log before it is read. */
 export interface WorkerWait {
   readonly schema: string;
-  /** What was committed until then; until now where it is left out. */
+  /** What was committed until then, which has to be past; until now where it is left out. */
   readonly moment?: Moment | undefined;
   /**
-   * At most so many milliseconds; 0 only looks.
+   * At most so many milliseconds; 0 only looks, and `false` not even that.
    * @default 10000
    */
-  readonly wait?: number | undefined;
+  readonly wait?: number | false | undefined;
 }
 
 /**
  * Waits until the log has what was committed until a moment, where a table is captured from the Write-Ahead Log. Where
  * none is, where the log is past that moment already, and on a standby, it returns at once.
  *
- * @throws {BemiError} `log_behind`
+ * @throws {BemiError} `log_behind`; `usage` where the moment is yet to come
  */
 export async function waitForWorker(
   db: Database,
-  { schema, moment = "infinity", wait = 10_000 }: WorkerWait,
+  { schema, moment, wait = 10_000 }: WorkerWait,
 ): Promise<void> {
-  const time = timeOf(moment);
+  const time = timeOf(moment ?? "infinity");
   // A change by which a moment is named is in the log, and so is all that was committed before it.
   if (time === undefined) return;
-  const [now] = await db.query<{ target: string | null }>(
-    inSchema(schema, 'select "bemi".wal_target($1::text::timestamptz)::text as target'),
+  const [now] = await db.query<{ target: string | null; is_future: boolean }>(
+    inSchema(schema, wait === false ? FUTURE : TARGET),
     [time],
     { isKept: true },
   );
-  if (!now?.target) return;
+  if (moment !== undefined && now?.is_future) {
+    throw new BemiError("usage", "This time is yet to come", {
+      hint: "Pass one that is past by the clock of the database's server.",
+    });
+  }
+  if (wait === false || !now?.target) return;
   // An empty message of our own, so that the worker has something to read behind all that; where it can be written.
   const [mark] = wait === 0 ? [] : await db.query<{ lsn: string }>(MARK);
   const target = mark?.lsn ?? now.target;
@@ -70,6 +75,11 @@ function behind(lag: Lag | undefined): BemiError {
     },
   );
 }
+
+// The application's clock may be a little ahead of the server's.
+const FUTURE =
+  `select null as target, at > clock_timestamp() + interval '1 minute' as is_future from (select $1::text::timestamptz as at) as asked`;
+const TARGET = FUTURE.replace("null as", '"bemi".wal_target(at)::text as');
 
 const MARK = `select pg_logical_emit_message(true, '_bemi', '')::text as lsn
   where not current_setting('transaction_read_only')::boolean`;
