@@ -34,6 +34,12 @@ create table "bemi".tracked_tables (
   source_known_since timestamptz
 );
 
+-- What untrack() took out, so that it stays out though all tables are tracked; what it was called on beside each.
+create table "bemi".untracked (
+  relation regclass primary key,
+  root regclass not null
+);
+
 -- What the messages of context triggers have and leave out.
 create table "bemi".emission (
   singleton boolean primary key default true check (singleton),
@@ -381,8 +387,22 @@ as $$
     'before', 'after', 'context', 'committed_at', 'queued_at', 'transaction_id', 'position')
 $$;
 
+-- The tables that were untracked, and what inherits from them, tracked ones aside. A partition goes with its root.
+create function "bemi".left_out() returns table (relation regclass, root regclass)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  with recursive family as (
+    select u.relation::oid as relation, u.root::oid as root from "bemi".untracked u
+    where not exists (select from "bemi".tracked_tables t where t.relation in (u.relation, pg_partition_root(u.relation)))
+    union
+    select i.inhrelid, f.root from family f join pg_inherits i on i.inhparent = f.relation
+    where not exists (select from "bemi".tracked_tables t where t.relation = i.inhrelid)
+  )
+  select f.relation::regclass, f.root::regclass from family f
+$$;
+
 -- What "every table" means: the ordinary and partitioned ones that can be tracked, and are neither an extension's nor
--- a log. Of some relations, those that it means.
+-- a log, nor were untracked. Of some relations, those that it means.
 create function "bemi".all_tables(a_among oid[] default null) returns setof regclass
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -390,6 +410,7 @@ as $$
   where c.relkind in ('r', 'p') and not c.relispartition and (a_among is null or c.oid = any (a_among))
     and "bemi".refusal(c.oid) is null and not "bemi".is_other_log(c.oid)
     and not exists (select from pg_depend where classid = 'pg_class'::regclass and objid = c.oid and deptype = 'e')
+    and c.oid not in (select l.relation from "bemi".left_out() as l)
 $$;
 
 -- Options: capture, ignore (columns whose change alone records nothing), mask (columns absent from every copy),
@@ -437,7 +458,12 @@ begin
       message = format('Cannot mask the primary key of %s: it identifies the changes', a_relation),
       hint = 'Mask other columns, or give the table a key that may be seen.';
   end if;
-  for v_relation in select "bemi".with_descendants(v_root) loop
+  delete from "bemi".untracked u where v_root in (u.relation, u.root, pg_partition_root(u.relation));
+  -- A child that was untracked by its own name stays so.
+  for v_relation in
+    select d.relation from "bemi".with_descendants(v_root) as d (relation)
+    where d.relation not in (select l.relation from "bemi".left_out() as l)
+  loop
     insert into "bemi".tracked_tables as t (relation, root, schema, name, former_replica_identity, capture, ignored, masked, is_strict, is_polled)
     select c.oid, case when c.relispartition or c.relkind = 'p' then v_root else c.oid::regclass end,
       n.nspname, c.relname, c.relreplident, coalesce(v_capture, (select s.capture from "bemi".settings s)),
@@ -466,6 +492,7 @@ begin
 end
 $$;
 
+-- It stays so though all tables are tracked, with the partitions and children that it has and gets, until track() names it.
 create function "bemi".untrack(a_relation regclass) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -483,6 +510,7 @@ begin
     perform "bemi".detach(v_relation);
     delete from "bemi".baselines where relation = v_relation;
     delete from "bemi".tracked_tables where relation = v_relation;
+    insert into "bemi".untracked (relation, root) values (v_relation, v_root) on conflict do nothing;
   end loop;
   perform set_config('bemi.reconciling', '', true);
   perform "bemi".attach_others(v_root);

@@ -66,6 +66,9 @@ begin
     perform "bemi".add_break(v_relation, 'a partition was dropped');
   end loop;
   perform "bemi".forget_dropped();
+  delete from "bemi".untracked u where not exists (select from pg_class c where c.oid = u.relation);
+  -- What came to be part of it stays untracked when it is no longer part.
+  insert into "bemi".untracked (relation, root) select l.relation, l.root from "bemi".left_out() as l on conflict do nothing;
   -- A detached partition is a table of its own.
   for v_relation in
     select distinct t.root from "bemi".tracked_tables t join pg_class c on c.oid = t.relation
@@ -87,19 +90,23 @@ begin
     where c.oid = t.relation and t.root = t.relation and c.relispartition and pg_partition_root(t.relation) = v_relation;
   end loop;
   for v_relation in
-    with recursive untracked as materialized (
+    with recursive left_out as materialized (
+      select l.relation::oid from "bemi".left_out() as l
+    ), unknown as materialized (
       select c.oid from pg_class c
       -- All but the catalog's own: there are few.
       where c.relkind in ('r', 'p') and c.oid >= 16384
         and not exists (select from "bemi".tracked_tables known where known.relation = c.oid)
     ), missing (relation, depth) as (
-      select a.relation::oid, 0 from "bemi".all_tables(array(select u.oid from untracked u)) as a (relation)
+      select a.relation::oid, 0 from "bemi".all_tables(array(select u.oid from unknown u)) as a (relation)
       where (select track_all from "bemi".settings)
       union
       select i.inhrelid, 1 from "bemi".tracked_tables t join pg_inherits i on i.inhparent = t.relation
       where not exists (select from "bemi".tracked_tables known where known.relation = i.inhrelid)
+        and i.inhrelid not in (select l.relation from left_out l)
       union
       select i.inhrelid, m.depth + 1 from missing m join pg_inherits i on i.inhparent = m.relation
+      where i.inhrelid not in (select l.relation from left_out l)
     )
     select m.relation from missing m
     where not exists (select from "bemi".tracked_tables known where known.relation = m.relation)
@@ -119,6 +126,7 @@ begin
     left join "bemi".tracked_tables parent on parent.relation = i.inhparent
     where c.oid = v_relation
     on conflict do nothing;
+    delete from "bemi".untracked where relation = v_relation;
     perform "bemi".add_break(t.root, 'a partition was attached with its rows')
     from "bemi".tracked_tables t where t.relation = v_relation and t.root <> v_relation and not "bemi".is_blank(v_relation);
     update "bemi".tracked_tables t

@@ -11,6 +11,7 @@ with missing as (
     join pg_class c on c.oid = t.relation,
     lateral "bemi".with_descendants(t.relation) as d (relation)
   where not exists (select from "bemi".tracked_tables known where known.relation = d.relation)
+    and d.relation not in (select l.relation from "bemi".left_out() as l)
     and not exists (select from pg_inherits i join "bemi".tracked_tables nearer on nearer.relation = i.inhparent
       where i.inhrelid = d.relation and nearer.relation <> t.relation)
 )

@@ -24,6 +24,7 @@ export function statusScreen(found: Status, schema: string, io: Io): string {
       : []),
   ]]);
   if (!hidden("tables")) rows.push(["tables", tableLines(found)]);
+  if (found.untracked.length > 0) rows.push(["untracked", untrackedLines(found)]);
   if (slot) rows.push(["slot", slotLines(slot, { bad, doubtful, good })]);
   if (slot || workers.length > 0) {
     rows.push([
@@ -92,6 +93,15 @@ function tableLines({ tables }: Status): string[] {
   return [
     `${tables.length} tracked, ${wal} from the Write-Ahead Log, ${tables.length - wal} by triggers`,
     ...shown,
+    ...(more > 0 ? [`and ${more} more: bemi status --json`] : []),
+  ];
+}
+
+function untrackedLines({ untracked }: Status): string[] {
+  const more = untracked.length - NAMED_TABLES;
+  return [
+    "until bemi track names them:",
+    ...untracked.slice(0, NAMED_TABLES),
     ...(more > 0 ? [`and ${more} more: bemi status --json`] : []),
   ];
 }

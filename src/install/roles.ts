@@ -45,7 +45,7 @@ $$;
 -- Reads the log, and nothing else.
 create role bemi_reader;
 grant usage on schema "bemi" to bemi_reader;
-grant select on "bemi".migrations, "bemi".changes, "bemi".sources, "bemi".gaps, "bemi".epochs, "bemi".tracked_tables, "bemi".baselines,
+grant select on "bemi".migrations, "bemi".changes, "bemi".sources, "bemi".gaps, "bemi".epochs, "bemi".tracked_tables, "bemi".untracked, "bemi".baselines,
   "bemi".tables, "bemi".table_names, "bemi".table_columns, "bemi".breaks, "bemi".set_aside,
   "bemi".plain_reads, "bemi".plain_read_ends to bemi_reader;
 grant usage on type "bemi".moment, "bemi".span, "bemi".ground, "bemi".place, "bemi".stay, "bemi".last_image to bemi_reader;

@@ -35,6 +35,8 @@ export interface Status {
   readonly followsDdl: boolean | undefined;
   /** Partitions are named by their root alone. */
   readonly tables: readonly TrackedTable[];
+  /** What `untrack` took out, as in SQL: it stays untracked, though all tables are tracked, until it is named to `track`. */
+  readonly untracked: readonly string[];
   /** Absent where nothing is captured from the Write-Ahead Log. */
   readonly slot: SlotStatus | undefined;
   /** The workers that are connected. */
@@ -104,6 +106,11 @@ export async function status(db: DatabaseLike, options: StatusOptions = {}): Pro
     return row;
   });
   const tables = await see("tables", [["tracked_tables"], readable], () => trackedTables(database, schema));
+  const untracked = await see(
+    "untracked tables",
+    [["untracked"], readable],
+    () => untrackedTables(database, schema),
+  );
   const log = await logStatus(logDatabase, { schema, readable: logReadable, see });
   const slot = await slotStatus(database, {
     schema,
@@ -116,6 +123,7 @@ export async function status(db: DatabaseLike, options: StatusOptions = {}): Pro
     trackAll: settings?.track_all,
     followsDdl: settings?.event_trigger,
     tables: tables ?? [],
+    untracked: untracked ?? [],
     slot,
     workers: await workerConnections(database),
     log,
@@ -133,6 +141,17 @@ async function trackedTables(database: Database, schema: string): Promise<Tracke
     where t.relation = t.root order by n.nspname, c.relname`,
   ));
   return rows.map((row) => JSON.parse(row.json) as TrackedTable);
+}
+
+/** Partitions and children go with what they were untracked with. */
+async function untrackedTables(database: Database, schema: string): Promise<string[]> {
+  const rows = await database.query<{ name: string }>(inSchema(
+    schema,
+    `select pg_catalog.format('%I.%I', n.nspname, c.relname) as name
+    from "bemi".untracked u join pg_class c on c.oid = u.relation join pg_namespace n on n.oid = c.relnamespace
+    where u.relation = u.root or not exists (select from pg_inherits i where i.inhrelid = u.relation) order by 1`,
+  ));
+  return rows.map(({ name }) => name);
 }
 
 async function readableRelations(database: Database, schema: string): Promise<Readable> {

@@ -64,7 +64,8 @@ export async function track(
 }
 
 /**
- * Stops tracking a table; what is in the log stays.
+ * Stops tracking a table, with its partitions and children; what is in the log stays. So it remains, though all tables
+ * are tracked, until {@linkcode track} names it.
  *
  * @throws {BemiError} as {@linkcode track}
  * @example
@@ -96,7 +97,7 @@ export interface PlannedTable {
 
 /**
  * What tracking these tables would come to, with everything that can be known to be wrong before a table is touched.
- * Without names, every ordinary and partitioned table: one that cannot be captured from the Write-Ahead Log without
+ * Without names, every ordinary and partitioned table that was not untracked: one that cannot be captured from the Write-Ahead Log without
  * breaking the application's writes is to be captured by triggers.
  *
  * @throws {BemiError} `table_missing`, `not_trackable`, `privilege_missing`, `schema_missing`
@@ -178,7 +179,7 @@ function notFromWal({ name, reason }: Candidate): BemiError {
 }
 
 /**
- * Tracks every table there is, one transaction each, and from now on each new one.
+ * Tracks every table there is, but for those that were untracked, one transaction each, and from now on each new one.
  *
  * @returns the tables that were tracked, each as it is captured now
  * @throws {BemiError} as {@linkcode track}

@@ -73,7 +73,8 @@ export async function mark(db: DatabaseLike, options: MarkOptions = {}): Promise
 async function requireRecorded(db: Database, schema: string, allowUntracked: boolean): Promise<void> {
   const bemi = quoteSchema(schema);
   const [row] = await db.query<{ untracked: string | null; partly: string | null; elsewhere: string | null }>(
-    `select (select string_agg(a.relation::text, ', ') from ${bemi}.all_tables() as a (relation)
+    `select (select string_agg(a.relation::text, ', ')
+        from (select ${bemi}.all_tables() union select l.relation from ${bemi}.left_out() as l) as a (relation)
         where not exists (select from ${bemi}.tracked_tables t where t.relation = a.relation)) as untracked,
       string_agg(t.relation::text, ', ') filter (where t.masked <> '{}' or t.ignored <> '{}') as partly,
       string_agg(t.relation::text, ', ') filter (where t.capture <> 'trigger') as elsewhere
@@ -85,7 +86,7 @@ async function requireRecorded(db: Database, schema: string, allowUntracked: boo
   if (row?.untracked && !allowUntracked) {
     refuse(
       `Not tracked, and so not to be rewound: ${row.untracked}`,
-      "Call trackAll(db), or mark with allowUntracked.",
+      "Call trackAll(db), or track those that were untracked, or mark with allowUntracked.",
     );
   }
   if (row?.elsewhere) {

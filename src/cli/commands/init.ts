@@ -30,7 +30,7 @@ export function addInit(program: Command, io: Io): void {
   withConnectionOptions(program.command("init"))
     .description("install or upgrade, and track tables; can be repeated")
     .argument("[table...]", "tables to track, written as in SQL")
-    .option("--all", "track every table, and from now on each new one")
+    .option("--all", "track every table that was not untracked, and from now on each new one")
     .addOption(
       new Option(
         "--capture <path>",
@@ -82,7 +82,18 @@ async function init(sql: postgres.Sql, tables: readonly string[], options: Optio
     await seal(sql, { schema });
     io.err("Context messages are sealed\n");
   }
-  const { tables: tracked, followsDdl } = await status(sql, { schema });
+  const { tables: tracked, untracked, followsDdl, trackAll: tracksAll } = await status(sql, { schema });
+  if (options.all && untracked.length > 0) {
+    io.err(`Left out, as untracked before: ${untracked.join(", ")}. To track one: bemi track <table>\n`);
+  }
+  if (tables.length > 0 && tracksAll) {
+    const others = tracked.length - new Set(plan.map(({ table }) => table)).size;
+    io.err(
+      `All tables are tracked since bemi init --all${
+        others > 0 ? `, ${others} beside these` : ""
+      }: see bemi status\n`,
+    );
+  }
   if (!followsDdl) {
     io.err(
       `This role may not create event triggers: run bemi init again after adding ${

@@ -51,7 +51,7 @@ Examples:
 
 export function addUntrack(program: Command, io: Io): void {
   withConnectionOptions(program.command("untrack"))
-    .description("stop tracking tables; what is in the log stays")
+    .description("stop tracking tables, until track or init names them; what is in the log stays")
     .argument("<table...>", "tables, written as in SQL")
     .addHelpText("after", "\nExample:\n  bemi untrack people")
     .action(async (tables: string[], { databaseUrl, schema }: ConnectionOptions) => {
