@@ -188,6 +188,33 @@ onEachDatabase("reading the log", (open) => {
     ).toEqual([]);
   });
 
+  test("a table that the log does not know is an error, with the name that was meant", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await tracking(database, TODOS, "todos", "lists");
+    await port.execute("insert into lists values (1, 'one'); drop table lists");
+    const unknown = {
+      code: "table_missing",
+      message: "The log knows no table tods",
+      hint: "Did you mean todos?",
+    };
+    for (
+      const read of [
+        () => api.history(db, "tods", "1", { schema }),
+        () => changes(db, { table: ["todos", "tods"] }),
+        () => api.groups(db, { schema, by: "day", table: "tods" }),
+      ]
+    ) await expect(read()).rejects.toMatchObject(unknown);
+    await expect(changes(db, { table: "app.todos" })).rejects.toMatchObject({ code: "table_missing" });
+    // Tracked without a change, found by another name, or dropped.
+    for (const name of ["todos", "public.todos", '"todos"', "TODOS", "lists", "public.lists"]) {
+      expect(await api.history(db, name, "9", { schema }), name).toEqual([]);
+    }
+    expect(await changes(db, { table: ["todos", "lists"], key: "9" })).toEqual([]);
+    // An end user is not told what else there is.
+    expect(await api.scoped(db, { schema, row: { id: 1 } }).changes({ table: "tods" })).toEqual([]);
+  });
+
   test("numbers and times are exact in text, and microseconds are kept", async () => {
     await using database = await open();
     const { db } = database;

@@ -15,6 +15,8 @@ onEachServer("the roles of least privilege", (open) => {
     await track(db, "todos", { capture: "wal" });
     await seal(db);
     await port.execute(ownRoles("granted", rolesSql()));
+    // Once more, as for another database of the cluster.
+    await port.execute(ownRoles("granted", rolesSql()));
     try {
       await port.execute(
         `alter role granted_application login; alter role granted_reader login; alter role granted_worker login;

@@ -14,6 +14,7 @@ import {
   pageConditions,
 } from "./filter.ts";
 import { reading } from "./explained.ts";
+import { requireKnownTables } from "./known-table.ts";
 import { type Numbers, parseJson } from "./numbers.ts";
 
 /** Options of every read of the log. */
@@ -42,7 +43,7 @@ export interface ChangesOptions extends ChangesFilter, ReadOptions {
  * Reads the log, oldest first.
  *
  * @typeParam Row the rows that changed, as JSON has them
- * @throws {BemiError} `schema_missing`, `usage`
+ * @throws {BemiError} `schema_missing`, `usage`; `table_missing` where nothing is found of a table that the log does not know
  * @example Page by page
  * ```ts
  * import { PGlite } from "@electric-sql/pglite";
@@ -80,7 +81,18 @@ export async function changesJson(db: DatabaseLike, options: ChangesOptions = {}
   const bind = binder(parameters);
   const conditions = filterConditions(options, bind);
   const page = { limit: options.limit, ...options.page };
-  return await readJson(database, { schema, from: '"bemi".changes', conditions, page, bind, parameters });
+  const found = await readJson(database, {
+    schema,
+    from: '"bemi".changes',
+    conditions,
+    page,
+    bind,
+    parameters,
+  });
+  if (found.length === 0 && options.table !== undefined) {
+    await requireKnownTables(database, schema, options.table);
+  }
+  return found;
 }
 
 /** What to read, as parts of a statement. */

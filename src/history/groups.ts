@@ -5,6 +5,7 @@ import { DEFAULT_SCHEMA } from "../identifiers.ts";
 import { inSchema } from "../install/schema.ts";
 import type { Operation } from "./change.ts";
 import { reading } from "./explained.ts";
+import { requireKnownTables } from "./known-table.ts";
 import { type Bind, binder, type ChangesFilter, filterConditions } from "./filter.ts";
 
 /** Buckets of time. */
@@ -55,7 +56,7 @@ export interface Group {
 /**
  * Counts changes by what they have in common: what happened in which transaction, who did how much, trends.
  *
- * @throws {BemiError} `schema_missing`, `usage`
+ * @throws {BemiError} `schema_missing`, `usage`; `table_missing` as {@linkcode changes}
  * @example
  * ```ts
  * import { PGlite } from "@electric-sql/pglite";
@@ -69,7 +70,11 @@ export interface Group {
 export async function groups(db: DatabaseLike, options: GroupsOptions): Promise<Group[]> {
   const { schema = DEFAULT_SCHEMA } = options;
   const database = connect(db);
-  return await readGroups(database, schema, groupsStatement(options));
+  const found = await readGroups(database, schema, groupsStatement(options));
+  if (found.length === 0 && options.table !== undefined) {
+    await requireKnownTables(database, schema, options.table);
+  }
+  return found;
 }
 
 /** Runs what {@linkcode groupsStatement} made. */

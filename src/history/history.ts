@@ -5,6 +5,7 @@ import type { Change } from "./change.ts";
 import { readJson, type ReadOptions } from "./changes.ts";
 import { requireDefined } from "./defined.ts";
 import { type Bind, binder, type ChangesFilter, filterConditions, type Page } from "./filter.ts";
+import { requireKnownTables } from "./known-table.ts";
 import { parseJson } from "./numbers.ts";
 
 /** What {@linkcode history} takes besides the row. */
@@ -19,7 +20,7 @@ export interface HistoryOptions extends Omit<ChangesFilter, "table" | "key">, Re
  *
  * @param table as in SQL: `todos`, `app.todos`; by its present name, or the last one that it had
  * @param key the primary key's text; a JSON array of several columns
- * @throws {BemiError} `schema_missing`, `usage`
+ * @throws {BemiError} `schema_missing`, `usage`; `table_missing` where nothing is found of a table that the log does not know
  * @example
  * ```ts
  * import { PGlite } from "@electric-sql/pglite";
@@ -64,7 +65,8 @@ export async function historyJson(
   const parameters: string[] = [];
   const bind = binder(parameters);
   const from = `"bemi".history(${presentName(table, bind)}, ${bind(key, "text")}) as changes`;
-  return await readJson(connect(db), {
+  const database = connect(db);
+  const found = await readJson(database, {
     schema,
     from,
     conditions: filterConditions(options, bind),
@@ -72,6 +74,14 @@ export async function historyJson(
     bind,
     parameters,
   });
+  if (found.length > 0) return found;
+  const named: string[] = [];
+  const [present] = await database.query<{ name: string }>(
+    `select ${presentName(table, binder(named))} as name`,
+    named,
+  );
+  await requireKnownTables(database, schema, present?.name ?? table);
+  return found;
 }
 
 const IDENTIFIER = String.raw`(?:[\w$]+|"(?:[^"]|"")+")`;

@@ -5,7 +5,8 @@ import { inSchema } from "./schema.ts";
 /**
  * SQL that makes the roles of least privilege, for the owner of the installation to read and run: `bemi_application`
  * reads and writes the tracked tables, and has no right on the log; `bemi_reader` reads the log; `bemi_worker` fills it
- * from the Write-Ahead Log. The owner stays what it is, and migrates. None can log in until somebody lets it.
+ * from the Write-Ahead Log. The owner stays what it is, and migrates. None can log in until somebody lets it. To be run in
+ * each database: roles are the cluster's, so those that are there get their rights, and uninstalling leaves them.
  *
  * @throws {BemiError} `invalid_name`
  * @example
@@ -21,11 +22,14 @@ export function rolesSql(options: SchemaOptions = {}): string {
 const ROLES =
   `-- What the application connects as: it reads and writes the tables of the schemas in which tables are tracked.
 -- It owns nothing, so that it can neither switch tracking off nor touch the log.
-create role bemi_application;
 do $$
 declare
   v_schema text;
 begin
+  -- Roles are the cluster's: another database may have made them.
+  if to_regrole('bemi_application') is null then
+    create role bemi_application;
+  end if;
   for v_schema in
     select distinct quote_ident(n.nspname)
     from "bemi".tracked_tables t join pg_class c on c.oid = t.relation join pg_namespace n on n.oid = c.relnamespace
@@ -43,7 +47,13 @@ end
 $$;
 
 -- Reads the log, and nothing else.
-create role bemi_reader;
+do $$
+begin
+  if to_regrole('bemi_reader') is null then
+    create role bemi_reader;
+  end if;
+end
+$$;
 grant usage on schema "bemi" to bemi_reader;
 grant select on "bemi".migrations, "bemi".changes, "bemi".sources, "bemi".gaps, "bemi".epochs, "bemi".tracked_tables, "bemi".untracked, "bemi".baselines,
   "bemi".tables, "bemi".table_names, "bemi".table_columns, "bemi".breaks, "bemi".set_aside,
@@ -72,8 +82,14 @@ $$;
 
 -- Runs bemi-poll. REPLICATION is a superuser's to give, is not inherited, and reads the rows of every published table.
 -- Its own search path: a database may set one in which somebody's functions come before PostgreSQL's.
-create role bemi_worker replication;
-alter role bemi_worker set search_path = pg_catalog, pg_temp;
+do $$
+begin
+  if to_regrole('bemi_worker') is null then
+    create role bemi_worker replication;
+    alter role bemi_worker set search_path = pg_catalog, pg_temp;
+  end if;
+end
+$$;
 grant usage on schema "bemi" to bemi_worker;
 grant select on "bemi".migrations, "bemi".tracked_tables to bemi_worker;
 grant select, insert, update on "bemi".checkpoints to bemi_worker;

@@ -11,7 +11,6 @@ import {
 import { jsonMembers } from "../../json-members.ts";
 import { withConnection } from "../connection.ts";
 import type { Io } from "../io.ts";
-import { requireKnownTable } from "../known-table.ts";
 import {
   type ConnectionOptions,
   explainTime,
@@ -72,20 +71,20 @@ Examples:
       const row = { ...(table === undefined ? {} : { table }), ...(key === undefined ? {} : { key }) };
       const filter = { ...narrowed, ...row };
       if (by !== undefined) {
-        const found = await withConnection(databaseUrl, io, async (sql) => {
-          const counted = await groups(sql, { ...filter, by, limit: given }).catch(explainTime);
-          if (counted.length === 0 && table !== undefined) await requireKnownTable(sql, filter.schema, table);
-          return counted;
-        });
+        const found = await withConnection(
+          databaseUrl,
+          io,
+          (sql) => groups(sql, { ...filter, by, limit: given }).catch(explainTime),
+        );
         io.out(json ? found.map((group) => `${JSON.stringify(group)}\n`).join("") : groupsTable(found));
         return;
       }
       const limit = given ?? (json ? undefined : 100);
-      const lines = await withConnection(databaseUrl, io, async (sql) => {
-        const found = await changesJson(sql, { ...filter, limit }).catch(explainTime);
-        if (found.length === 0 && table !== undefined) await requireKnownTable(sql, filter.schema, table);
-        return found;
-      });
+      const lines = await withConnection(
+        databaseUrl,
+        io,
+        (sql) => changesJson(sql, { ...filter, limit }).catch(explainTime),
+      );
       io.out(json ? lines.map((line) => `${line}\n`).join("") : changesTable(lines));
     });
 }

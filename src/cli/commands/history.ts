@@ -3,7 +3,6 @@ import { historyJson } from "../../history/mod.ts";
 import { changeText } from "../change-text.ts";
 import { withConnection } from "../connection.ts";
 import type { Io } from "../io.ts";
-import { requireKnownTable } from "../known-table.ts";
 import { type ConnectionOptions, positiveInteger, withConnectionOptions } from "../options.ts";
 
 interface Options extends ConnectionOptions {
@@ -23,11 +22,11 @@ export function addHistory(program: Command, io: Io): void {
       "\nExamples:\n  bemi history todos 42\n  bemi history app.todos 42 --json | jq .context.user_id",
     )
     .action(async (table: string, key: string, { databaseUrl, schema, limit, json }: Options) => {
-      const lines = await withConnection(databaseUrl, io, async (sql) => {
-        const found = await historyJson(sql, table, key, { schema, page: { limit } });
-        if (found.length === 0) await requireKnownTable(sql, schema, table);
-        return found;
-      });
+      const lines = await withConnection(
+        databaseUrl,
+        io,
+        (sql) => historyJson(sql, table, key, { schema, page: { limit } }),
+      );
       io.out(lines.map((line) => json ? `${line}\n` : changeText(line, io)).join(json ? "" : "\n"));
       if (lines.length === 0) io.err(`bemi: the log has no change of this row\n`);
     });
