@@ -10,6 +10,8 @@ create table "bemi".baselines (
   -- Rows that jsonb refuses.
   skipped_count bigint not null default 0,
   started_at timestamptz not null default clock_timestamp(),
+  -- The transaction that put the last rows into the WAL: the log has them as of its commit.
+  read_by xid8,
   finished_at timestamptz
 );
 
@@ -39,18 +41,83 @@ begin
 end
 $$;
 
+-- Whoever may not see each row would take those that a policy hides for absent. And with the rights of the log's owner no
+-- code of a table's owner may run: what makes a literal of a type asks the checks of domains within it.
+create function "bemi".check_readable(a_relation regclass) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if row_security_active(a_relation) then
+    raise insufficient_privilege using message = format('Row level security hides rows of %s from %I', a_relation, current_user),
+      hint = format('Let the log''s owner see all of them: alter table %s no force row level security, or alter role %I bypassrls.',
+        a_relation, current_user);
+  end if;
+  if exists (
+    with recursive parts (oid, is_within) as (
+      select a.atttypid, false from pg_attribute a where a.attrelid = a_relation and a.attname = any ("bemi".key_columns(a_relation))
+      union
+      select d.oid, p.is_within or y.typtype <> 'd'
+      from parts p join pg_type y on y.oid = p.oid, lateral (
+        select y.typbasetype as oid where y.typtype = 'd'
+        union all select y.typelem where y.typelem <> 0
+        union all select r.rngsubtype from pg_range r where y.oid in (r.rngtypid, r.rngmultitypid)
+        union all select a.atttypid from pg_attribute a where a.attrelid = y.typrelid and y.typtype = 'c' and a.attnum > 0 and not a.attisdropped
+      ) as d
+    )
+    select from parts p join pg_type y on y.oid = p.oid where p.is_within and y.typtype = 'd' and y.oid >= 16384)
+  then
+    raise feature_not_supported using message = format('A type of the key of %s has a domain within it', a_relation),
+      hint = 'Give the key a type without one: the checks of a domain would run with the rights of the log''s owner.';
+  end if;
+end
+$$;
+
+-- The next rows of a table with a key, in its order: after a key, and up to where there are at most so many. NULL as
+-- the boundary if there are not even as many.
+create function "bemi".next_chunk(a_relation regclass, a_after text[], a_limit integer, out condition text, out boundary text[])
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_keys text[] := "bemi".key_columns(a_relation);
+  v_columns text := "bemi".key_list(v_keys);
+begin
+  condition := case when a_after is null then 'true'
+    else format('(%s) > (%s)', v_columns, "bemi".key_literals(a_relation, v_keys, a_after)) end;
+  -- concat() does without casts, which anybody may have made for a type of theirs.
+  execute format('select array[%s] from %s as bemi_row where %s order by %s offset %s limit 1',
+    (select string_agg(format('concat(bemi_row.%I)', k.name), ', ' order by k.n) from unnest(v_keys) with ordinality as k (name, n)),
+    "bemi".own_rows(a_relation), condition, v_columns, greatest(a_limit, 1) - 1) into boundary;
+  if boundary is not null then
+    condition := format('%s and (%s) <= (%s)', condition, v_columns, "bemi".key_literals(a_relation, v_keys, boundary));
+  end if;
+end
+$$;
+
+create function "bemi".key_list(a_keys text[]) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select string_agg(format('bemi_row.%I', k.name), ', ' order by k.n) from unnest(a_keys) with ordinality as k (name, n)
+$$;
+
+-- A table without those that inherit from it, but with its partitions.
+create function "bemi".own_rows(a_relation regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select case relkind when 'p' then '' else 'only ' end || a_relation from pg_class where oid = a_relation
+$$;
+
 -- Records the next rows of a tracked table, at most so many, in the order of its key: returns how many, and NULL once
 -- there are none left. A table without a key has no order to go by, and is recorded as a whole.
 create function "bemi".baseline(a_relation regclass, a_limit integer) returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp
-set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set extra_float_digits = 1
+  set timezone = 'UTC' set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set bytea_output = 'hex'
+  set extra_float_digits = 1 set quote_all_identifiers = off set row_security = off
 as $$
 declare
   v_tracked "bemi".tracked_tables := (select t from "bemi".tracked_tables t where relation = a_relation and root = a_relation);
   v_baseline "bemi".baselines;
   v_keys text[] := "bemi".key_columns(a_relation);
-  v_columns text;
-  v_from text;
+  v_from text := 'from ' || "bemi".own_rows(a_relation) || ' as bemi_row';
   v_where text := 'true';
   v_boundary text[];
   v_image text := 'to_jsonb(bemi_row.*)';
@@ -67,6 +134,7 @@ begin
     raise insufficient_privilege using message = format('%I does not own %s', session_user, a_relation),
       hint = 'Run this as the owner of the table.';
   end if;
+  perform "bemi".check_readable(a_relation);
   insert into "bemi".baselines (relation) values (a_relation) on conflict do nothing;
   select * into v_baseline from "bemi".baselines where relation = a_relation for update;
   if v_baseline.finished_at is not null then
@@ -74,28 +142,21 @@ begin
       return null;
     end if;
     -- What came after it is not all in the log: lost WAL, a change that was set aside, months past their retention.
-    update "bemi".baselines set started_at = clock_timestamp(), finished_at = null, last_key = null, row_count = 0, skipped_count = 0
+    update "bemi".baselines set started_at = clock_timestamp(), read_by = null, finished_at = null, last_key = null,
+      row_count = 0, skipped_count = 0
     where relation = a_relation returning * into v_baseline;
+  elsif v_baseline.read_by is not null then
+    update "bemi".baselines set finished_at = clock_timestamp() where relation = a_relation and read_by <> pg_current_xact_id();
+    return null;
   end if;
 
-  select format('from %s%s as bemi_row', case c.relkind when 'p' then '' else 'only ' end, a_relation) into v_from
-  from pg_class c where c.oid = a_relation;
   if v_keys <> '{}' then
-    select string_agg(format('bemi_row.%I', k.name), ', ' order by k.n) into v_columns
-    from unnest(v_keys) with ordinality as k (name, n);
-    if v_baseline.last_key is not null then
-      v_where := format('(%s) > (%s)', v_columns, "bemi".key_literals(a_relation, v_keys, v_baseline.last_key));
-    end if;
-    execute format('select array[%s] %s where %s order by %s offset %s limit 1',
-      replace(v_columns, ', ', '::text, ') || '::text', v_from, v_where, v_columns, greatest(a_limit, 1) - 1) into v_boundary;
-    if v_boundary is not null then
-      v_where := format('%s and (%s) <= (%s)', v_where, v_columns, "bemi".key_literals(a_relation, v_keys, v_boundary));
-    end if;
+    select c.condition, c.boundary into v_where, v_boundary from "bemi".next_chunk(a_relation, v_baseline.last_key, a_limit) as c;
   end if;
   for i in 1..2 loop
     begin
       execute format('select coalesce(array_agg(bemi_locked.bemi_image), ''{}'') from (select %s as bemi_image %s where %s %s for share) as bemi_locked',
-        v_image, v_from, v_where, coalesce('order by ' || v_columns, '')) into v_images;
+        v_image, v_from, v_where, coalesce('order by ' || "bemi".key_list(v_keys), '')) into v_images;
       exit;
     exception when data_exception or program_limit_exceeded then
       -- One row by one, since some row is no jsonb.
@@ -131,16 +192,31 @@ begin
   update "bemi".baselines
   set last_key = coalesce(v_boundary, last_key), row_count = row_count + cardinality(v_images),
     skipped_count = skipped_count + v_skipped,
-    finished_at = case when v_boundary is null then clock_timestamp() end
+    read_by = case when v_boundary is null then pg_current_xact_id() end,
+    -- What goes through the WAL is in the log as of its commit: the next call, which finds nothing, says that it is over.
+    finished_at = case when v_boundary is null and v_tracked.capture <> 'wal' then clock_timestamp() end
   where relation = a_relation;
   return cardinality(v_images);
 end
 $$;
 
--- A key that was written as text, as literals of its columns' types.
+-- A type, of a domain what it is based on.
+create function "bemi".plain_type(a_type oid, a_typmod integer) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  with recursive bases as (
+    select a_type as type, a_typmod as typmod
+    union all
+    select y.typbasetype, y.typtypmod from bases b join pg_type y on y.oid = b.type where y.typtype = 'd'
+  )
+  select format_type(b.type, b.typmod) from bases b join pg_type y on y.oid = b.type where y.typtype <> 'd'
+$$;
+
+-- A key that was written as text, as literals of its columns' types: of a domain's base type, as a literal of the domain
+-- would have its checks asked.
 create function "bemi".key_literals(a_relation oid, a_columns text[], a_key text[]) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select string_agg(format('%L::%s', a_key[k.n], format_type(a.atttypid, a.atttypmod)), ', ' order by k.n)
+  select string_agg(format('%L::%s', a_key[k.n], "bemi".plain_type(a.atttypid, a.atttypmod)), ', ' order by k.n)
   from unnest(a_columns) with ordinality as k (name, n) join pg_attribute a on a.attrelid = a_relation and a.attname = k.name
 $$;

@@ -62,69 +62,79 @@ begin
     raise insufficient_privilege using message = format('%I does not own %s', session_user, a_relation),
       hint = 'Run this as the owner of the table.';
   end if;
+  perform "bemi".check_readable(a_relation);
 end
 $$;
 
--- Sends the next rows of a table, at most so many, in the order of its key: returns the last key, NULL after the last.
+-- Sends the next rows of a table, at most so many, in the order of its key: returns the key that they reach up to, NULL
+-- after the last.
 create function "bemi".reconcile_rows(a_relation regclass, a_after text[], a_limit integer) returns text[]
 language plpgsql security definer set search_path = pg_catalog, pg_temp
-set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set extra_float_digits = 1
+  set timezone = 'UTC' set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set bytea_output = 'hex'
+  set extra_float_digits = 1 set quote_all_identifiers = off set row_security = off
 as $$
 declare
   v_tracked "bemi".tracked_tables := (select t from "bemi".tracked_tables t where relation = a_relation);
   v_names text[] := "bemi".key_columns(a_relation);
-  v_columns text;
   v_hidden text[];
   v_keys text[];
   v_images jsonb[];
-  v_last text[];
+  v_chunk record;
 begin
   perform "bemi".check_reconcilable(a_relation);
-  select string_agg(format('bemi_row.%I', k.name), ', ' order by k.n) into v_columns
-  from unnest(v_names) with ordinality as k (name, n);
   -- As decoding has it: before PostgreSQL 18 without generated columns.
   v_hidden := "bemi".masked_columns(a_relation, v_tracked.masked, v_tracked.masked_numbers)
     || case when current_setting('server_version_num')::integer < 180000 then
       array(select attname::text from pg_attribute where attrelid = a_relation and attgenerated <> '' and not attisdropped)
       else '{}' end;
+  -- Up to a boundary that is found first, for a row may be given another key while this waits for it.
+  select * into v_chunk from "bemi".next_chunk(a_relation, a_after, a_limit);
   -- Whoever wrote one of the rows before has committed; whoever writes one later waits for this transaction.
   execute format('with bemi_locked as materialized (
-      select "bemi".image_of(bemi_row.*) as bemi_image, array[%1$s::text] as bemi_key
-      from %2$s%3$s as bemi_row where %4$s order by %5$s limit %6$s for share)
-    select coalesce(array_agg("bemi".key_of(bemi_image, %7$L)) filter (where bemi_image is not null), ''{}''),
-      coalesce(array_agg(bemi_image - %8$L::text[]) filter (where bemi_image is not null), ''{}''),
-      (array_agg(bemi_key::text))[count(*)::integer]::text[]
-    from bemi_locked',
-    replace(v_columns, ', ', '::text, '), case (select relkind from pg_class where oid = a_relation) when 'p' then '' else 'only ' end,
-    a_relation,
-    case when a_after is null then 'true' else format('(%s) > (%s)', v_columns, "bemi".key_literals(a_relation, v_names, a_after)) end,
-    v_columns, a_limit, v_names, v_hidden)
-  into v_keys, v_images, v_last;
-  if v_last is not null then
-    perform "bemi".emit_live_rows(a_relation, v_keys, v_images);
-  end if;
-  return v_last;
+      select "bemi".image_of(bemi_row.*) as bemi_image from %s as bemi_row where %s order by %s for share)
+    select coalesce(array_agg("bemi".key_of(bemi_image, %L)), ''{}''), coalesce(array_agg(bemi_image - %L::text[]), ''{}'')
+    from bemi_locked where bemi_image is not null',
+    "bemi".own_rows(a_relation), v_chunk.condition, "bemi".key_list(v_names), v_names, v_hidden)
+  into v_keys, v_images;
+  perform "bemi".emit_live_rows(a_relation, v_keys, v_images) where v_keys <> '{}';
+  return v_chunk.boundary;
 end
 $$;
 
--- Of these keys, as they are stored, those that no row has.
+-- Of these keys, as they are stored, those that no row has: by their text, and where each is a literal of its column's type
+-- by that too, for which there is an index. Not where a type's JSON is no literal of it.
 create function "bemi".absent_keys(a_relation regclass, a_keys text[]) returns text[]
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_names text[] := "bemi".key_columns(a_relation);
-  v_condition text;
+  v_query text := format('select coalesce(array_agg(bemi_keys.bemi_key), ''{}'') from %%s where not exists (
+    select from %s as bemi_row where %%s%s = bemi_keys.bemi_key)',
+    replace("bemi".own_rows(a_relation), '%', '%%'), replace("bemi".key_expression(v_names), '%', '%%'));
   v_absent text[];
 begin
-  select string_agg(format('bemi_row.%I = (%s)::%s', a.attname,
-      case cardinality(v_names) when 1 then 'bemi_key' else format('bemi_key::jsonb ->> %s', k.n - 1) end,
-      format_type(a.atttypid, a.atttypmod)), ' and ')
-  into v_condition
-  from unnest(v_names) with ordinality as k (name, n) join pg_attribute a on a.attrelid = a_relation and a.attname = k.name;
-  execute format('select coalesce(array_agg(bemi_key), ''{}'') from unnest($1) as bemi_key
-    where not exists (select from %s%s as bemi_row where %s)',
-    case (select relkind from pg_class where oid = a_relation) when 'p' then '' else 'only ' end, a_relation, v_condition)
-  into v_absent using a_keys;
+  if not exists (
+    select from pg_attribute a join pg_type y on y.oid = "bemi".plain_type(a.atttypid, -1)::regtype
+    where a.attrelid = a_relation and a.attname = any (v_names)
+      and (y.typtype not in ('b', 'e', 'r') or y.typelem <> 0 or y.oid = 'jsonb'::regtype
+        or exists (select from pg_cast c where c.castsource = y.oid and c.casttarget = 'json'::regtype)))
+  then
+    begin
+      execute format(v_query,
+        (select format('(values %s) as bemi_keys (bemi_key, %s)',
+          string_agg(format('(%L, %s)', u.key, "bemi".key_literals(a_relation, v_names, case cardinality(v_names) when 1 then array[u.key]
+            else array(select value from jsonb_array_elements_text(u.key::jsonb) with ordinality as e (value, n) order by n) end)), ', '),
+          (select string_agg(format('bemi_key_%s', n), ', ' order by n) from generate_series(1, cardinality(v_names)) as n))
+        from unnest(a_keys) as u (key)),
+        (select string_agg(format('bemi_row.%I = bemi_keys.bemi_key_%s and ', k.name, k.n), '' order by k.n)
+        from unnest(v_names) with ordinality as k (name, n))) into v_absent;
+      return v_absent;
+    exception when data_exception or syntax_error then
+      -- Some key is of another time, when the columns were others.
+      null;
+    end;
+  end if;
+  execute format(v_query, 'unnest($1) as bemi_keys (bemi_key)', '') into v_absent using a_keys;
   return v_absent;
 end
 $$;
@@ -132,12 +142,19 @@ $$;
 -- Says of these keys, which the log has, that no row has them, where that is so. Only while nobody writes is that
 -- known: the table is locked against writers for as long as the look takes, if there are any such keys.
 create function "bemi".reconcile_absent(a_relation regclass, a_keys text[]) returns bigint
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC' set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set bytea_output = 'hex'
+  set extra_float_digits = 1 set quote_all_identifiers = off set row_security = off set lock_timeout = '2s'
 as $$
 declare
   v_absent text[];
 begin
   perform "bemi".check_reconcilable(a_relation);
+  if current_setting('transaction_isolation') <> 'read committed' then
+    -- A snapshot from before the lock does not have what was committed until then.
+    raise object_not_in_prerequisite_state using message = format('Under %s it is not known which rows are absent',
+      current_setting('transaction_isolation')), hint = 'Reconcile with default_transaction_isolation = ''read committed''.';
+  end if;
   v_absent := "bemi".absent_keys(a_relation, a_keys);
   if v_absent <> '{}' then
     execute format('lock table %s in share mode', a_relation);

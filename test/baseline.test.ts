@@ -2,7 +2,15 @@ import { expect, test } from "vitest";
 import { baseline } from "../src/install/mod.ts";
 import type { Database } from "../src/database/port.ts";
 import { onEachDatabase, onEachServer } from "./support/databases.ts";
-import { createSlot, install, runWorker, SCHEMA as schema, track, untrack } from "./support/installation.ts";
+import {
+  BEMI,
+  createSlot,
+  install,
+  runWorker,
+  SCHEMA as schema,
+  track,
+  untrack,
+} from "./support/installation.ts";
 import { type Seen, seen } from "./support/todos.ts";
 
 const TABLES = `
@@ -158,4 +166,99 @@ onEachServer("a baseline beside writers", (open) => {
       );
     },
   );
+});
+
+onEachDatabase("a baseline's keys and rows", (open) => {
+  test("no setting of the session gets into them", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await install(db);
+    await port.execute(`
+      create table days (at timestamptz primary key, b bytea);
+      insert into days select '2026-01-01 12:00+00'::timestamptz + n * interval '1 day', 'a' from generate_series(1, 5) n`);
+    await track(db, "days");
+    await port.transaction(async (tx) => {
+      await tx.execute(
+        "set local timezone = 'Europe/Berlin'; set local bytea_output = 'escape'; set local datestyle = 'German'",
+      );
+      for (let i = 0; i < 4; i++) await tx.query(`select ${BEMI}.baseline('days', 2)`);
+    });
+    expect((await seen(port)).map(({ key, after }) => [key, after.b])).toEqual(
+      [2, 3, 4, 5, 6].map((day) => [`2026-01-0${day}T12:00:00+00:00`, "\\x61"]),
+    );
+    await port.execute("update days set b = 'b'");
+    expect(await port.query(`select count(*)::int as n from ${BEMI}.as_of(null::days, clock_timestamp())`))
+      .toEqual([
+        { n: 5 },
+      ]);
+  });
+
+  test("no cast and no check that a table's owner wrote is run for its keys", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await install(db);
+    await port.execute(`
+      create type kind as enum ('a', 'b', 'c');
+      create function told(kind) returns text language plpgsql as 'begin raise exception ''a cast ran''; end';
+      create cast (kind as text) with function told(kind);
+      create function kind_of(text) returns kind language plpgsql as 'begin raise exception ''a cast ran''; end';
+      create cast (text as kind) with function kind_of(text);
+      create table kinds (id kind primary key); insert into kinds values ('a'), ('b'), ('c');
+      create table ran (n int);
+      create function noted(int) returns boolean language plpgsql as
+        'begin insert into public.ran values ($1); return true; end';
+      create domain positive as int check (noted(value));
+      create table numbers (id positive primary key); insert into numbers values (1), (2), (3);
+      create table lists (id positive[] primary key); insert into lists values ('{1}'), ('{2}');
+      truncate ran`);
+    for (const name of ["kinds", "numbers", "lists"]) await track(db, name);
+    expect(await baseline(db, "kinds", { schema, chunk: 1 })).toBe(3);
+    expect(await baseline(db, "numbers", { schema, chunk: 1 })).toBe(3);
+    await expect(baseline(db, "lists", { schema, chunk: 1 })).rejects.toMatchObject({
+      code: "not_trackable",
+    });
+    expect(await port.query(`select cardinality(${BEMI}.absent_keys('kinds', '{a,x}')) as n`)).toEqual([{
+      n: 1,
+    }]);
+    expect(await port.query(`select cardinality(${BEMI}.absent_keys('kinds', '{a}')) as n`)).toEqual([{
+      n: 0,
+    }]);
+    expect(await port.query(`select ${BEMI}.absent_keys('numbers', '{2,9}')::text as keys`)).toEqual([{
+      keys: "{9}",
+    }]);
+    expect(await port.query("select count(*)::int as n from ran")).toEqual([{ n: 0 }]);
+  });
+});
+
+onEachServer("a baseline from the WAL", (open) => {
+  test("is over when its rows are committed, not before", async () => {
+    await using database = await open();
+    const { db, port, url } = database;
+    await install(db);
+    await createSlot(db);
+    await port.execute("create table todos (id int primary key); insert into todos values (1), (2)");
+    await track(db, "todos", { capture: "wal" });
+    const finished = `select finished_at is not null as is_over from ${BEMI}.baselines`;
+    const [one] = await db.begin(async (tx) => {
+      await tx.unsafe(`select ${BEMI}.baseline('todos', 10)`);
+      // Within one transaction it cannot be.
+      await tx.unsafe(`select ${BEMI}.baseline('todos', 10)`);
+      return await tx.unsafe("select clock_timestamp()::text as between");
+    });
+    expect(await port.query(finished)).toEqual([{ is_over: false }]);
+    expect(await baseline(db, "todos", { schema })).toBe(0);
+    expect(await port.query(finished)).toEqual([{ is_over: true }]);
+    await runWorker({ source: url, once: true }).finished;
+    expect(await port.query(`select id from ${BEMI}.as_of(null::todos, clock_timestamp()) order by id`))
+      .toEqual([
+        { id: 1 },
+        { id: 2 },
+      ]);
+    // The rows were there all along, and the log can tell.
+    expect(await port.query(`select id from ${BEMI}.as_of(null::todos, '${one?.between}') order by id`))
+      .toEqual([
+        { id: 1 },
+        { id: 2 },
+      ]);
+  });
 });

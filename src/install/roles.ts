@@ -70,7 +70,7 @@ grant execute on function "bemi".diff(jsonb, jsonb), "bemi".history(text, text),
   "bemi".moment_at(timestamptz), "bemi".refuse_past_write(), "bemi".moment_of(uuid, text), "bemi".past_condition("bemi".moment), "bemi".breaks_of(regclass, timestamptz), "bemi".log_start(),
   "bemi".table_spans(integer), "bemi".names_condition(integer), "bemi".table_number(text), "bemi".wal_lag(), "bemi".wal_target(timestamptz), "bemi".last_from_wal(),
   "bemi".spans_named(text), "bemi".has_wide_key(text, text), "bemi".spelled_key(text), "bemi".stays("bemi".span[], text, "bemi".place, boolean), "bemi".shape_image(integer, jsonb, timestamptz), "bemi".shape_image("bemi".table_columns[], jsonb, timestamptz), "bemi".known_hint(regclass, timestamptz),
-  "bemi".key_columns(oid), "bemi".key_expression(text[]), "bemi".key_literals(oid, text[], text[]),
+  "bemi".key_columns(oid), "bemi".key_expression(text[]), "bemi".key_literals(oid, text[], text[]), "bemi".plain_type(oid, integer),
   "bemi".effects_without_overtaken(text, boolean, text[]), "bemi".repeatable_image(jsonb, numeric, text) to bemi_reader;
 do $$
 begin
