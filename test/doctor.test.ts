@@ -483,7 +483,8 @@ onEachServer("doctor", (open, server) => {
       for (let i = 0; i < 4; i++) await write();
       const lost = await found("slot-lost");
       expect(lost).toMatchObject({ severity: "error" });
-      await sql.unsafe(lost?.repair ?? "");
+      expect(lost?.repair).toBe("bemi worker --once --recreate-slot");
+      await runWorker({ source: own.url(), once: true, recreateSlot: true }).finished;
       await sql.unsafe("insert into orders values (2, 1)");
       await runWorker({ source: own.url(), once: true }).finished;
       expect(await sql`select reason from bemi.gaps`).toHaveLength(1);
@@ -502,7 +503,11 @@ onEachServer("doctor", (open, server) => {
     try {
       await install(sql);
       await sql.unsafe("create table orders (id int primary key, total int)");
-      await track(sql, "orders", { capture: "wal" });
+      await expect(track(sql, "orders", { capture: "wal" })).rejects.toMatchObject({
+        code: "wal_unavailable",
+      });
+      await expect(trackAll(sql, { capture: "wal" })).rejects.toMatchObject({ code: "wal_unavailable" });
+      await sql.unsafe(`select bemi.track('orders', '{"capture": "wal"}')`);
       expect((await doctor(sql))[0]).toMatchObject({ severity: "error", name: "wal-level" });
     } finally {
       await sql.end({ timeout: 1 });

@@ -237,7 +237,7 @@ onEachServer("a dump that is restored into a database of another encoding", (ope
     const { db, port } = database;
     await install(db);
     await port.execute("create table todos (id int primary key)");
-    await track(db, "todos", { capture: "wal" });
+    await port.query(`select ${BEMI}.track('todos', '{"capture": "wal"}')`);
     // As a database in UTF-8 had it.
     await port.execute(
       `create or replace function ${BEMI}.is_plain_emission() returns boolean language sql stable return true`,

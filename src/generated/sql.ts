@@ -4537,14 +4537,15 @@ where not c.relispartition and exists (select from publication) and "bemi".wal_r
   and not exists (select from publication p join pg_publication_rel r on r.prpubid = p.oid where r.prrelid = t.relation)
 union all
 select 'error', 'slot-missing', s.name,
-  'there is no such replication slot: changes are not kept for the worker. What it had not read is lost, which the worker records as a gap',
-  format('select pg_create_logical_replication_slot(%L, ''pgoutput'');', s.name)
+  'there is no such replication slot: changes are not kept for the worker. What it had not read is lost, and is to be reconciled afterwards',
+  -- Where the worker has read before, it records the gap.
+  case when exists (select from "bemi".checkpoints) then 'bemi worker --once --recreate-slot' else 'bemi init --capture wal' end
 from slots s
 where exists (select from tables) and s.plugin is null and current_setting('wal_level') = 'logical'
 union all
 select 'error', 'slot-lost', s.name,
-  'the server removed WAL before the worker read it: nothing more can be read from this slot. The worker records the gap',
-  format('select pg_drop_replication_slot(%L); select pg_create_logical_replication_slot(%1$L, ''pgoutput'');', s.name)
+  'the server removed WAL before the worker read it: nothing more can be read from this slot. The worker records the gap, which is to be reconciled',
+  'bemi worker --once --recreate-slot' || case when s.name <> "bemi".slot_name() then ' --slot ' || s.name else '' end
 from slots s
 where s.wal_status = 'lost'
 union all

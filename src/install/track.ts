@@ -4,13 +4,15 @@ import { SQLSTATE, sqlstateOf } from "../database/sqlstate.ts";
 import { BemiError, type BemiErrorCode } from "../errors.ts";
 import { DEFAULT_SCHEMA } from "../identifiers.ts";
 import { mostSimilar } from "../similar.ts";
+import { requireSlot } from "./decodable.ts";
 import type { SchemaOptions } from "./install.ts";
 import { inSchema, requireInstalled } from "./schema.ts";
 
 /** Options of tracking. */
 export interface TrackOptions extends SchemaOptions {
   /**
-   * How changes are captured: by the worker, from the Write-Ahead Log, or by triggers that write the log themselves.
+   * How changes are captured: by the worker, from the Write-Ahead Log, whose replication slot has to be there, or by
+   * triggers that write the log themselves.
    * @default "trigger", or what the table is captured by already
    */
   readonly capture?: "trigger" | "wal" | undefined;
@@ -41,7 +43,8 @@ export interface TrackOptions extends SchemaOptions {
  * Tracks a table, with its partitions and children; again, to change its options.
  *
  * @param table as in SQL: `todos`, `app.todos`, `"Odd Name"`
- * @throws {BemiError} `table_missing`, `not_trackable`, `privilege_missing`, `lock_timeout`, `schema_missing`
+ * @throws {BemiError} `table_missing`, `not_trackable`, `privilege_missing`, `lock_timeout`, `schema_missing`,
+ * `wal_unavailable`
  * @example
  * ```ts
  * import postgres from "postgres";
@@ -55,6 +58,10 @@ export async function track(
   options: TrackOptions = {},
 ): Promise<void> {
   const { capture, ignore, mask, strict, polled } = options;
+  if (capture === "wal") {
+    await requireInstalled(connect(db), options.schema ?? DEFAULT_SCHEMA);
+    await requireSlot(connect(db));
+  }
   const given = Object.fromEntries(
     Object.entries({ capture, ignore, mask, strict, polled }).filter(([, value]) => value !== undefined),
   );
@@ -195,6 +202,7 @@ function notFromWal({ name, reason }: Candidate): BemiError {
 export async function trackAll(db: DatabaseLike, options: TrackOptions = {}): Promise<PlannedTable[]> {
   const schema = options.schema ?? DEFAULT_SCHEMA;
   const plan = await planTracking(db, undefined, options);
+  if (options.capture === "wal") await requireSlot(connect(db));
   for (const { table, capture } of plan) await track(db, table, { ...options, capture });
   await connect(db).query(
     inSchema(schema, 'update "bemi".settings set track_all = true, capture = coalesce($1::text, capture)'),

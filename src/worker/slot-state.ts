@@ -1,4 +1,5 @@
 import { BemiError } from "../errors.ts";
+import { inSchema } from "../install/schema.ts";
 import { type Lsn, parseLsn } from "./decode.ts";
 import type { Source } from "./source.ts";
 
@@ -29,6 +30,25 @@ export type FoundSlot =
  */
 export class LostMeanwhile extends Error {}
 
+/** Where a publication never was, nothing was dropped or lost. */
+async function requireTables({ db, schema }: Source): Promise<void> {
+  const [row] = await db.query<{ from_wal: string; by_triggers: string }>(inSchema(
+    schema,
+    `select count(*) filter (where capture = 'wal')::text as from_wal,
+      count(*) filter (where capture = 'trigger' and relation = root)::text as by_triggers
+    from "bemi".tracked_tables`,
+  ));
+  if (row?.from_wal !== "0") return;
+  throw new BemiError(
+    "wal_unavailable",
+    `Nothing is captured from the Write-Ahead Log here (tables by triggers: ${row.by_triggers})`,
+    {
+      hint:
+        "What triggers capture needs no worker. For one to have something to read: bemi init --capture wal",
+    },
+  );
+}
+
 /**
  * Looks at the slot, and that the publication is there too: decoding without one loses changes on PostgreSQL 18.
  *
@@ -45,6 +65,7 @@ export async function findSlot(source: Source): Promise<FoundSlot> {
     [slot, publication],
   );
   if (typeof state.published !== "string") {
+    if (typeof state.plugin !== "string") await requireTables(source);
     throw new BemiError("wal_unavailable", `There is no publication "${publication}"`, {
       hint: "Run: bemi init --capture wal. What was changed since it was dropped is lost.",
     });

@@ -3,9 +3,10 @@ import type { Database, DatabaseLike } from "../database/port.ts";
 import { SQLSTATE, sqlstateOf } from "../database/sqlstate.ts";
 import { BemiError } from "../errors.ts";
 import { DEFAULT_SCHEMA } from "../identifiers.ts";
+import { requireLogical } from "../install/decodable.ts";
 import { inSchema, requireInstalled } from "../install/schema.ts";
 import { makeSlot } from "./make-slot.ts";
-import { requireLogical, slotName } from "./source.ts";
+import { slotName } from "./source.ts";
 
 /** Options of {@linkcode createSlot}. */
 export interface SlotOptions {

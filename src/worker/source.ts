@@ -2,6 +2,7 @@ import { connect } from "../database/connect.ts";
 import type { Database, PostgresLike } from "../database/port.ts";
 import { SQLSTATE, sqlstateOf } from "../database/sqlstate.ts";
 import { BemiError } from "../errors.ts";
+import { requireLogical } from "../install/decodable.ts";
 import { inSchema, requireInstalled } from "../install/schema.ts";
 import { formatLsn, type Lsn, parseLsn } from "./decode.ts";
 import { slotState } from "./slot-state.ts";
@@ -62,23 +63,6 @@ export function slotName(name = ""): string {
   throw new BemiError("usage", "The name of the slot cannot be used", {
     hint: "Write 1 to 63 lower-case letters, digits and underscores.",
   });
-}
-
-export function requireLogical(level: string | undefined, version: string | undefined): void {
-  if (/emscripten|wasm/i.test(version ?? "")) {
-    throw new BemiError("wal_unavailable", "PGlite cannot decode its Write-Ahead Log", {
-      hint: 'Track tables there with capture "trigger".',
-    });
-  }
-  if (level === "logical") return;
-  throw new BemiError(
-    "wal_unavailable",
-    `wal_level is "${level}"; decoding the Write-Ahead Log needs "logical"`,
-    {
-      hint: "As a superuser: alter system set wal_level = 'logical', then restart PostgreSQL. " +
-        'Or track with capture "trigger".',
-    },
-  );
 }
 
 /** How often a walsender wants to hear of its client, in milliseconds: a third of its time-out, at most 10 s. */

@@ -11,8 +11,8 @@ import {
   track,
   trackAll,
 } from "../../install/mod.ts";
+import { requireLogical } from "../../install/decodable.ts";
 import { createSlot } from "../../worker/mod.ts";
-import { requireLogical } from "../../worker/source.ts";
 import { withConnection } from "../connection.ts";
 import { installedText } from "../installed-text.ts";
 import type { Io } from "../io.ts";
@@ -69,8 +69,15 @@ async function init(sql: postgres.Sql, tables: readonly string[], options: Optio
   io.err(installedText(schema, await install(sql, { schema })));
   const plan = await planned(sql, tables, options);
   if (capture === "wal") {
+    const former = (await status(sql, { schema })).tables.filter((table) => table.capture === "wal").length;
     const { slot, created } = await createSlot(sql, { schema, failover: options.failover });
     io.err(`${created ? "Created the replication slot" : "The replication slot is"} ${slot}\n`);
+    if (created && former > 0) {
+      io.err(
+        `Tracked from the Write-Ahead Log without it: ${former} table${former === 1 ? "" : "s"}. ` +
+          "What was written to them and not read yet is lost. Run: bemi worker --once, then bemi reconcile\n",
+      );
+    }
     await warnOfUnboundedSlot(sql, io);
   }
   for (const step of plan) {
