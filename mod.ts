@@ -4,6 +4,6 @@
  * @module
  */
 export { currentContext, mergeContext, onWarning, withContext } from "./src/context/mod.ts";
-export type { Context, ContextOptions, WarningHandler } from "./src/context/mod.ts";
+export type { Context, ContextLike, ContextOptions, WarningHandler } from "./src/context/mod.ts";
 export { BemiError } from "./src/errors.ts";
 export type { BemiErrorCode } from "./src/errors.ts";

@@ -192,7 +192,7 @@ onEachDatabase("reading the log", (open) => {
     await using database = await open();
     const { db, port } = database;
     await tracking(database, TODOS, "todos", "lists");
-    await port.execute("insert into lists values (1, 'one'); drop table lists");
+    await port.execute("insert into lists values (1, 'one'); drop table lists cascade");
     const unknown = {
       code: "table_missing",
       message: "The log knows no table tods",
@@ -213,6 +213,35 @@ onEachDatabase("reading the log", (open) => {
     expect(await changes(db, { table: ["todos", "lists"], key: "9" })).toEqual([]);
     // An end user is not told what else there is.
     expect(await api.scoped(db, { schema, row: { id: 1 } }).changes({ table: "tods" })).toEqual([]);
+  });
+
+  test("a key may be a number or a bigint, as long as it is exact", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await tracking(database, "create table todos (id bigint primary key, task text)", "todos");
+    const before = await clock(port);
+    await port.execute("insert into todos values (1, 'a'), (9007199254740993, 'b')");
+    const now = await clock(port);
+    for (const [key, text] of [[1, "1"], [9007199254740993n, "9007199254740993"]] as const) {
+      expect(brief(await changes(db, { table: "todos", key }))).toEqual([`CREATE ${text}`]);
+      expect(brief(await changes(db, { key: [key, "7"] }))).toEqual([`CREATE ${text}`]);
+      expect(brief(await api.history<{ task: string }>(db, "todos", key, { schema }))).toEqual([
+        `CREATE ${text}`,
+      ]);
+      expect(await api.asOf(db, "todos", now, { schema, key })).toHaveLength(1);
+      const unit = { table: "todos", key, to: before };
+      expect((await api.planRevert(db, unit, { schema })).statements).toMatchObject([{ key: text }]);
+    }
+    expect(await changes(db, { key: 0 })).toEqual([]);
+    // Rounded, it would be another row's.
+    for (
+      const read of [
+        () => changes(db, { key: 2 ** 53 }),
+        () => api.history(db, "todos", 2 ** 53, { schema }),
+        () => api.asOf(db, "todos", now, { schema, key: 2 ** 53 }),
+        () => api.planRevert(db, { table: "todos", key: 2 ** 53, to: now }, { schema }),
+      ]
+    ) await expect(read()).rejects.toMatchObject({ code: "usage", hint: "Pass it as text, or as a bigint." });
   });
 
   test("numbers and times are exact in text, and microseconds are kept", async () => {

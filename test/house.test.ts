@@ -30,6 +30,7 @@ const FLOORS: Readonly<Record<string, readonly string[]>> = {
   database: ["errors.ts", "identifiers.ts"],
   install: ["errors.ts", "identifiers.ts", "similar.ts", "generated", "database"],
   history: [
+    "similar.ts",
     "errors.ts",
     "identifiers.ts",
     "json-members.ts",

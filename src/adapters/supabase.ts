@@ -4,7 +4,7 @@
  * @module
  */
 import { contextText } from "../context/context-text.ts";
-import type { Context } from "../context/mod.ts";
+import type { Context, ContextLike } from "../context/mod.ts";
 
 /** Servers limit all headers of a request together, usually to 8 KB or 16 KB. */
 const MAX_HEADER_BYTES = 4096;
@@ -28,10 +28,10 @@ const MAX_HEADER_BYTES = 4096;
  * });
  * ```
  */
-export function contextHeaders(context: Context): { "x-bemi-context": string };
+export function contextHeaders(context: ContextLike): { "x-bemi-context": string };
 /** As above, where there may be no context. */
-export function contextHeaders(context: Context | undefined): Record<string, string>;
-export function contextHeaders(context: Context | undefined): Record<string, string> {
+export function contextHeaders(context: ContextLike | undefined): Record<string, string>;
+export function contextHeaders(context: ContextLike | undefined): Record<string, string> {
   if (typeof context !== "object" || context === null || Array.isArray(context)) return {};
-  return { "x-bemi-context": contextText(context, { maxBytes: MAX_HEADER_BYTES, isAscii: true }) };
+  return { "x-bemi-context": contextText(context as Context, { maxBytes: MAX_HEADER_BYTES, isAscii: true }) };
 }

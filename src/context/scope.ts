@@ -4,6 +4,9 @@ import { warn } from "./warn.ts";
 /** Who, where and how: any JSON object. Values that JSON cannot hold are left out, bigints become strings. */
 export type Context = { readonly [key: string]: unknown };
 
+/** What is taken for a context: also an object whose type is an interface. A promise is none. */
+export type ContextLike = Context | (object & { readonly then?: never });
+
 /** Options of {@linkcode withContext}. */
 export interface ContextOptions {
   /**
@@ -17,7 +20,7 @@ export interface ContextOptions {
 interface Scope {
   readonly outer: Scope | undefined;
   /** Set until the first look: middleware is asked for its context as late as possible. */
-  provider: (() => Context) | undefined;
+  provider: (() => ContextLike) | undefined;
   own: Context;
   revision: number;
 }
@@ -35,7 +38,7 @@ const storage: AsyncLocalStorage<Scope> = new AsyncLocalStorage();
  * ```
  */
 export function withContext<R>(
-  context: Context,
+  context: ContextLike,
   fn: () => R,
   options: ContextOptions = {},
 ): Promise<Awaited<R>> {
@@ -44,7 +47,7 @@ export function withContext<R>(
 
 /** As {@linkcode withContext}, but `provider` is called at the first write within, once. */
 export function withLazyContext<R>(
-  provider: () => Context,
+  provider: () => ContextLike,
   fn: () => R,
   options: ContextOptions = {},
 ): Promise<Awaited<R>> {
@@ -77,7 +80,7 @@ export function currentContext(): Context | undefined {
  * });
  * ```
  */
-export function mergeContext(patch: Context): void {
+export function mergeContext(patch: ContextLike): void {
   const scope = storage.getStore();
   if (!scope) return;
   resolve(scope);
@@ -128,9 +131,9 @@ function resolve(scope: Scope): void {
 }
 
 /** The context itself if it is one; anything else is warned of, and is empty. */
-export function usableContext(context: Context): Context {
+export function usableContext(context: ContextLike): Context {
   if (typeof context === "object" && context !== null && !Array.isArray(context)) {
-    if (!("then" in context && typeof context.then === "function")) return context;
+    if (!("then" in context && typeof (context as Context).then === "function")) return context as Context;
     warn("a context function must not be asynchronous: its promise was ignored");
     (context as unknown as Promise<unknown>).then(undefined, () => {});
     return {};

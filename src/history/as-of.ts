@@ -6,6 +6,7 @@ import { resolve } from "../install/track.ts";
 import { requireDefined } from "./defined.ts";
 import { inTodaysTypes, reading } from "./explained.ts";
 import { binder } from "./filter.ts";
+import { type Key, keyText } from "./key.ts";
 import { type Moment, momentCall } from "./moment.ts";
 import { queryPast } from "./past.ts";
 import { waitForWorker } from "./worker-lag.ts";
@@ -27,8 +28,8 @@ export interface AsOfOptions {
 
 /** Options of {@linkcode asOf} for one table. */
 export interface TableAsOfOptions extends AsOfOptions {
-  /** The primary key's text, or a JSON array of several columns: only that row, found by an index. Not `undefined`. */
-  readonly key?: string;
+  /** The primary key, or a JSON array's text of several columns: only that row, found by an index. Not `undefined`. */
+  readonly key?: Key;
 }
 
 /** Options of {@linkcode asOf} for queries. */
@@ -150,7 +151,7 @@ async function tableAsOf(
   const bind = binder(parameters);
   const name = await resolve(database, table);
   const call = momentCall(moment, bind);
-  const last = key === undefined ? "" : `, a_key => ${bind(key, "text")}`;
+  const last = key === undefined ? "" : `, a_key => ${bind(keyText(key), "text")}`;
   // The table may be called like the schema's token.
   const from = `${inSchema(schema, `from "bemi".${call.name}(null::`)}${name}, ${call.arguments}${last})`;
   return { from, parameters };

@@ -2,6 +2,7 @@ import { BemiError } from "../errors.ts";
 import { type JsonObject, type Operation, OPERATIONS } from "./change.ts";
 import { parseCursor } from "./cursor.ts";
 import { requireDefined } from "./defined.ts";
+import { type Key, keyText } from "./key.ts";
 import { timeText } from "./moment.ts";
 import { readTransactionName } from "./transaction-name.ts";
 
@@ -9,8 +10,8 @@ import { readTransactionName } from "./transaction-name.ts";
 export interface ChangeConditions {
   /** `todos`, or with its schema `app.todos`: names as the log has them, without quotes. */
   readonly table?: string | readonly string[];
-  /** The primary key's text, before the change or after it; a JSON array of several columns. */
-  readonly key?: string | readonly string[];
+  /** The primary key, before the change or after it; a JSON array's text of several columns. */
+  readonly key?: Key | readonly Key[];
   /** What was done. */
   readonly operation?: Operation | readonly Operation[];
   /** Contained in the row before the change, as `@>` has it; an object, or JSON text where numbers must be exact. */
@@ -137,7 +138,8 @@ function changeConditions(filter: ChangeConditions, bind: Bind): string[] {
       ? condition
       : `${condition} and schema = ${bind(schema.reverse().join("."), "text")}`;
   });
-  any(filter.key, (value) => {
+  const keys = filter.key === undefined || typeof filter.key === "object" ? filter.key : [filter.key];
+  any(keys?.map(keyText), (value) => {
     const key = bind(value, "text");
     const is = (spelled: string, more = ""): string[] =>
       ["primary_key", "former_primary_key"].map((column) =>

@@ -5,6 +5,7 @@ import type { Change } from "./change.ts";
 import { readJson, type ReadOptions } from "./changes.ts";
 import { requireDefined } from "./defined.ts";
 import { type Bind, binder, type ChangesFilter, filterConditions, type Page } from "./filter.ts";
+import { type Key, keyText } from "./key.ts";
 import { requireKnownTables } from "./known-table.ts";
 import { parseJson } from "./numbers.ts";
 
@@ -19,7 +20,7 @@ export interface HistoryOptions extends Omit<ChangesFilter, "table" | "key">, Re
  * its table, dropped tables included.
  *
  * @param table as in SQL: `todos`, `app.todos`; by its present name, or the last one that it had
- * @param key the primary key's text; a JSON array of several columns
+ * @param key the primary key; a JSON array's text of several columns
  * @throws {BemiError} `schema_missing`, `usage`; `table_missing` where nothing is found of a table that the log does not know
  * @example
  * ```ts
@@ -34,7 +35,7 @@ export interface HistoryOptions extends Omit<ChangesFilter, "table" | "key">, Re
 export async function history<Row extends object = Record<string, unknown>>(
   db: DatabaseLike,
   table: string,
-  key: string,
+  key: Key,
   options: HistoryOptions = {},
 ): Promise<Change<Row>[]> {
   return (await historyJson(db, table, key, options)).map((json) =>
@@ -51,20 +52,20 @@ export async function history<Row extends object = Record<string, unknown>>(
  * import postgres from "postgres";
  * import { historyJson } from "@bemi/core/history";
  *
- * for (const change of await historyJson(postgres(), "invoices", "42")) console.log(change);
+ * for (const change of await historyJson(postgres(), "invoices", 42)) console.log(change);
  * ```
  */
 export async function historyJson(
   db: DatabaseLike,
   table: string,
-  key: string,
+  key: Key,
   options: HistoryOptions = {},
 ): Promise<string[]> {
   requireDefined({ table, key }, ["table", "key"], "The argument");
   const { schema = DEFAULT_SCHEMA, page = {} } = options;
   const parameters: string[] = [];
   const bind = binder(parameters);
-  const from = `"bemi".history(${presentName(table, bind)}, ${bind(key, "text")}) as changes`;
+  const from = `"bemi".history(${presentName(table, bind)}, ${bind(keyText(key), "text")}) as changes`;
   const database = connect(db);
   const found = await readJson(database, {
     schema,

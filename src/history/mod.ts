@@ -16,6 +16,7 @@ export { groups, TIME_BUCKETS } from "./groups.ts";
 export type { Group, GroupBy, GroupsOptions } from "./groups.ts";
 export { history, historyJson } from "./history.ts";
 export type { HistoryOptions } from "./history.ts";
+export type { Key } from "./key.ts";
 export type { Moment } from "./moment.ts";
 export type { Numbers } from "./numbers.ts";
 export { revert } from "./revert/apply.ts";

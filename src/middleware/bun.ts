@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Context } from "../context/scope.ts";
+import type { ContextLike } from "../context/scope.ts";
 import { withRequestContext } from "./request-context.ts";
 
 /** A `fetch` of Bun.serve, or the handler of one route. */
@@ -33,15 +33,15 @@ export type RequestOf<T> = T extends (request: infer R extends Request, ...rest:
  */
 export function bemi<T extends BunHandler | BunRoutes>(
   handlers: T,
-  fn: (request: RequestOf<T>) => Context,
+  fn: (request: RequestOf<T>) => ContextLike,
 ): T {
-  const context = fn as (request: Request) => Context;
+  const context = fn as (request: Request) => ContextLike;
   return (typeof handlers === "function"
     ? wrapHandler(handlers as BunHandler, context)
     : mapValues(handlers, (route) => wrapRoute(route, context))) as T;
 }
 
-function wrapRoute(route: unknown, fn: (request: Request) => Context): unknown {
+function wrapRoute(route: unknown, fn: (request: Request) => ContextLike): unknown {
   if (typeof route === "function") return wrapHandler(route as BunHandler, fn);
   const isByMethod = typeof route === "object" && route !== null &&
     Object.getPrototypeOf(route) === Object.prototype;
@@ -52,7 +52,7 @@ function wrapRoute(route: unknown, fn: (request: Request) => Context): unknown {
   );
 }
 
-function wrapHandler(handler: BunHandler, fn: (request: Request) => Context): BunHandler {
+function wrapHandler(handler: BunHandler, fn: (request: Request) => ContextLike): BunHandler {
   return function bemi(this: unknown, request: Request, server: unknown) {
     return withRequestContext(
       { header: (name) => request.headers.get(name), context: () => fn(request) },

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Context } from "../context/scope.ts";
+import type { ContextLike } from "../context/scope.ts";
 import { withRequestContext } from "./request-context.ts";
 
 /** What of a Node request is read here. */
@@ -27,7 +27,7 @@ export type ConnectMiddleware<R> = (request: R, response: unknown, next: (error?
  * app.use(bemi((request) => ({ method: request.method, endpoint: request.path })));
  * ```
  */
-export function bemi<R extends object>(fn: (request: R) => Context): ConnectMiddleware<R> {
+export function bemi<R extends object>(fn: (request: R) => ContextLike): ConnectMiddleware<R> {
   return function bemi(request, _response, next) {
     const header = (name: string): string | undefined => {
       const value = (request as NodeRequest).headers?.[name];

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Context } from "../context/scope.ts";
+import type { ContextLike } from "../context/scope.ts";
 import { withRequestContext } from "./request-context.ts";
 
 /** A handler of Web requests, with whatever else its host passes along. */
@@ -23,7 +23,7 @@ export type FetchHandler<Rest extends unknown[]> = (
  */
 export function bemi<Rest extends unknown[]>(
   handler: FetchHandler<Rest>,
-  fn: (request: Request, ...rest: Rest) => Context,
+  fn: (request: Request, ...rest: Rest) => ContextLike,
 ): (request: Request, ...rest: Rest) => Promise<Response> {
   return function bemi(request, ...rest) {
     return withRequestContext(

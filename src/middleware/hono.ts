@@ -4,7 +4,7 @@
  * @module
  */
 import type { Context as HonoContext, Env, MiddlewareHandler } from "hono";
-import type { Context } from "../context/scope.ts";
+import type { ContextLike } from "../context/scope.ts";
 import { withRequestContext } from "./request-context.ts";
 
 /**
@@ -21,7 +21,7 @@ import { withRequestContext } from "./request-context.ts";
  * ```
  */
 // deno-lint-ignore no-explicit-any -- as Hono's own middleware: the app's Env is inferred where it is used
-export function bemi<E extends Env = any>(fn: (c: HonoContext<E>) => Context): MiddlewareHandler<E> {
+export function bemi<E extends Env = any>(fn: (c: HonoContext<E>) => ContextLike): MiddlewareHandler<E> {
   return async function bemi(c, next) {
     await withRequestContext({ header: (name) => c.req.header(name), context: () => fn(c) }, next);
   };

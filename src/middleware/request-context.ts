@@ -1,4 +1,4 @@
-import { type Context, usableContext, withLazyContext } from "../context/scope.ts";
+import { type Context, type ContextLike, usableContext, withLazyContext } from "../context/scope.ts";
 
 /** W3C Trace Context, version 00: ids of all zeros are invalid. */
 const TRACEPARENT = /^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/;
@@ -10,7 +10,7 @@ type Header = (name: string) => string | null | undefined;
 
 /** Handles a request in the context that `context` gives, with what its headers name; looked at by the first write. */
 export function withRequestContext<R>(
-  request: { readonly header: Header; readonly context: () => Context },
+  request: { readonly header: Header; readonly context: () => ContextLike },
   handle: () => R,
 ): Promise<Awaited<R>> {
   return withLazyContext(() => ({ ...traceOf(request.header), ...usableContext(request.context()) }), handle);

@@ -1,3 +1,4 @@
+import { keyText } from "../key.ts";
 import type { Database } from "../../database/port.ts";
 import { BemiError } from "../../errors.ts";
 import { quoteSchema } from "../../identifiers.ts";
@@ -51,7 +52,7 @@ export async function examine(
     schema,
     log,
     tables,
-    "key" in unit ? unit.key : undefined,
+    "key" in unit ? keyText(unit.key) : undefined,
   );
   const stories = rowStories(log, truncated);
   const verdict = new Verdict(onConflict);

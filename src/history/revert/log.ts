@@ -1,3 +1,4 @@
+import { keyText } from "../key.ts";
 import type { Database } from "../../database/port.ts";
 import { inSchema } from "../../install/schema.ts";
 import type { Operation } from "../change.ts";
@@ -36,7 +37,7 @@ export async function readUnit(db: Database, schema: string, unit: RevertUnit): 
   const { where, parameters } = unitCondition(unit);
   const select = selecting(db, schema);
   const own = "key" in unit
-    ? await ofKeys(select, { where, parameters, start: [unit.key] })
+    ? await ofKeys(select, { where, parameters, start: [keyText(unit.key)] })
     : await select(`from "bemi".changes c where ${where} and c.operation <> 'SNAPSHOT'`, parameters);
   if ("to" in unit || own.length === 0) return { own, foreign: [] };
   const known = new Set(own.map(({ id }) => id));

@@ -1,3 +1,4 @@
+import { keyText } from "../key.ts";
 import type { Database } from "../../database/port.ts";
 import { BemiError } from "../../errors.ts";
 import { inSchema } from "../../install/schema.ts";
@@ -20,7 +21,7 @@ interface Name {
  */
 export async function requireOneTable(db: Database, schema: string, unit: TableUnit): Promise<RevertUnit> {
   const [table = "", of = ""] = unitCondition(unit).parameters;
-  const key = "key" in unit && isOtherwiseSpelled(unit.key) ? unit.key : null;
+  const key = "key" in unit && isOtherwiseSpelled(keyText(unit.key)) ? keyText(unit.key) : null;
   const found = await db.query<{ schema: string; key: string | null }>(
     inSchema(
       schema,

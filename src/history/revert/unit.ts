@@ -1,6 +1,7 @@
 import { BemiError } from "../../errors.ts";
 import { requireDefined } from "../defined.ts";
 import { containedJson } from "../filter.ts";
+import { type Key, keyText } from "../key.ts";
 import { timeText } from "../moment.ts";
 import { readTransactionName } from "../transaction-name.ts";
 import { changeId } from "../change-id.ts";
@@ -11,7 +12,7 @@ import { changeId } from "../change-id.ts";
  */
 export type RevertUnit =
   | { readonly change: string }
-  | { readonly table: string; readonly key: string; readonly to: Date | string }
+  | { readonly table: string; readonly key: Key; readonly to: Date | string }
   | { readonly transaction: TransactionId }
   | { readonly context: Readonly<Record<string, unknown>> }
   | { readonly table: string; readonly to: Date | string };
@@ -50,7 +51,9 @@ export function unitCondition(unit: RevertUnit): UnitCondition {
     }
     return { where: "c.context @> $1::text::jsonb", parameters: [containedJson("context", unit.context)] };
   }
-  if ("table" in unit && "to" in unit && isText(unit.table) && (!("key" in unit) || isText(unit.key))) {
+  if (
+    "table" in unit && "to" in unit && isText(unit.table) && (!("key" in unit) || isText(keyText(unit.key)))
+  ) {
     const [table = "", schema] = unit.table.split(".").reverse();
     return {
       where:
@@ -66,6 +69,7 @@ export function describeUnit(unit: RevertUnit): Readonly<Record<string, unknown>
   requireUnit(unit);
   const described: Record<string, unknown> = { ...unit };
   if ("to" in unit) described.to = timeText(unit.to);
+  if ("key" in unit) described.key = keyText(unit.key);
   if ("transaction" in unit && typeof unit.transaction !== "object") {
     described.transaction = String(unit.transaction);
   }
