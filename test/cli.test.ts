@@ -288,6 +288,8 @@ describe("wrong input", () => {
     [["changes", ...nowhere, "--since", "2026-02-30"], /Write a time such as/],
     [["changes", ...nowhere, "--limit", "-1"], /whole number/],
     [["changes", ...nowhere, "--operation", "upsert"], /Allowed choices are/],
+    [["changes", ...nowhere, "--operation", "insert"], /Did you mean CREATE\?/],
+    [["changes", ...nowhere, "--operation", "updat"], /Did you mean UPDATE\?/],
     [["changes"], /Which database\?[\s\S]*--database-url/],
     [["changes", "--database-url", "mysql://root:s3cret@localhost/x"], /no PostgreSQL URL/],
     [["worker", "--mode", "guess"], /choices/],

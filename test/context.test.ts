@@ -104,6 +104,42 @@ test("a provider is asked once, at the first look, and one that throws is report
   expect(warnings[0]).not.toMatch(/secret/);
 });
 
+test("the console is told an error's name, code and place, and not its message", async () => {
+  const printed: string[] = [];
+  const { warn } = console;
+  console.warn = (text: string) => printed.push(text);
+  onWarning();
+  try {
+    const error = Object.assign(new TypeError("secret\n    at secret (/secret.ts:1:1)"), {
+      code: "E_SESSION",
+    });
+    await withLazyContext(() => {
+      throw error;
+    }, () => statementContext());
+  } finally {
+    console.warn = warn;
+    onWarning((message) => warnings.push(message));
+  }
+  expect(printed).toHaveLength(1);
+  expect(printed[0]).toMatch(
+    /^bemi: the context function threw: .*\(TypeError E_SESSION\)\n +at .*context\.test\.ts:\d+:\d+/,
+  );
+  expect(printed[0]).not.toContain("secret");
+});
+
+test("a context may be of an interface's type, and no promise", async () => {
+  interface Visit {
+    readonly user_id: number;
+  }
+  const visit: Visit = { user_id: 1 };
+  await withContext(visit, () => {
+    mergeContext({ path: "/" } satisfies { path: string });
+    expect(currentContext()).toEqual({ user_id: 1, path: "/" });
+  });
+  // @ts-expect-error a context that comes later comes too late
+  await withContext(Promise.resolve(visit), () => expect(currentContext()).toEqual({}));
+});
+
 test("what is no object, or a promise, is reported and ignored", async () => {
   for (const wrong of [null, 7, "text", [1], Promise.resolve({}), Promise.reject(new Error("late"))]) {
     expect(await withContext(wrong as never, () => statementContext())).toBe("{}");

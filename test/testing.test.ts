@@ -105,6 +105,7 @@ onEachDatabase("test states", (open) => {
     await expect(mark(database, { allowUntracked: true })).rejects.toMatchObject({
       code: "usage",
       message: expect.stringMatching(/Masked.* a$/),
+      hint: expect.stringContaining("track(db, table, { mask: [], ignore: [] })"),
     });
     await track(db, "a", { mask: [] });
     await port.execute("insert into a values (1, 'x')");

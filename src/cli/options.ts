@@ -4,6 +4,7 @@ import { BemiError } from "../errors.ts";
 import { type Operation, OPERATIONS } from "../history/mod.ts";
 import { readTransactionName } from "../history/transaction-name.ts";
 import { quoteSchema } from "../identifiers.ts";
+import { mostSimilar } from "../similar.ts";
 
 /** The options of every command that talks to a database. */
 export interface ConnectionOptions {
@@ -83,7 +84,10 @@ export function explainTime(error: unknown): never {
 export function operation(text: string): Operation {
   const found = OPERATIONS.find((name) => name === text.toUpperCase());
   if (found) return found;
-  throw new InvalidArgumentError(`Allowed choices are ${OPERATIONS.join(", ")}.`);
+  const meant = text.toUpperCase() === "INSERT" ? "CREATE" : mostSimilar(text, OPERATIONS);
+  throw new InvalidArgumentError(
+    `${meant === undefined ? "" : `Did you mean ${meant}? `}Allowed choices are ${OPERATIONS.join(", ")}.`,
+  );
 }
 
 /** A change's id, as the log has it. */

@@ -93,6 +93,9 @@ async function requireRecorded(db: Database, schema: string, allowUntracked: boo
     refuse(`Not tracked by triggers: ${row.elsewhere}`, 'In tests, track with capture "trigger".');
   }
   if (row?.partly) {
-    refuse(`Masked or ignored columns are not rewound: ${row.partly}`, "In tests, track without.");
+    refuse(
+      `Masked or ignored columns are not rewound: ${row.partly}`,
+      "In tests, track them without mask and ignore: track(db, table, { mask: [], ignore: [] }).",
+    );
   }
 }
