@@ -100,6 +100,10 @@ function alike(open: () => Promise<TestDatabase>, capture: Capture): void {
         });
       }
     }
+    await expect(port.query(`select from ${BEMI}.as_of(null::todos, '${future}')`)).rejects.toMatchObject({
+      code: "22023",
+      message: expect.stringContaining("is yet to come") as string,
+    });
     expect(await asOf(db, "todos", await inSeconds(30), { schema, wait: false })).toHaveLength(1);
   });
 

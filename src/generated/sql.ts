@@ -3818,6 +3818,10 @@ begin
   if a_key like '[%' and cardinality("bemi".key_columns(v_relation)) > 1 then
     a_key := "bemi".spelled_key(a_key);
   end if;
+  if a_time > clock_timestamp() + interval '1 minute' then
+    raise invalid_parameter_value using message = format('%s is yet to come', a_time),
+      hint = 'Rows are known as they were up to now, by the server''s clock.';
+  end if;
   if a_key is not null and a_row is null then
     v_last := "bemi".last_image(v_relation, a_key, a_time);
     if v_last.is_known then

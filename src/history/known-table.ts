@@ -18,13 +18,16 @@ export async function requireKnownTables(
 }
 
 async function requireKnown(db: Database, schema: string, table: string): Promise<void> {
-  const [found] = await db.query<{ is_logged: boolean; can_ask: boolean }>(inSchema(schema, LOGGED), [table]);
+  const [found] = await db.query<{ is_logged: boolean; may_be: boolean; can_ask: boolean }>(
+    inSchema(schema, LOGGED),
+    [table],
+  );
   // Who may read the log may not be told what else was tracked.
   if (!found || found.is_logged || !found.can_ask) return;
   const names = await db.query<{ schema: string; name: string; is_it: boolean }>(inSchema(schema, NAMES), [
     table,
   ]);
-  if (names.some(({ is_it }) => is_it)) return;
+  if (names.some(({ is_it }) => is_it) || names.length === 0 && found.may_be) return;
   const meant = mostSimilar(
     table,
     names.map((of) => table.includes(".") ? `${of.schema}.${of.name}` : of.name),
@@ -36,15 +39,20 @@ async function requireKnown(db: Database, schema: string, table: string): Promis
   });
 }
 
+// No index tells of which schemas there are tables of a name: so a few of its changes are looked at, and where all of them
+// are another schema's, those of this one may come later. In the order of an index: the planner takes any name for a
+// frequent one, and would look through all of the log.
 const LOGGED = `select pg_catalog.has_table_privilege('"bemi".table_names', 'select') as can_ask,
-    exists (select from (
-      select null as schema, $1::text as name
-      union all
-      select left($1::text, dot - 1), substr($1::text, dot + 1) from generate_series(1, length($1::text)) as dot
-        where substr($1::text, dot, 1) = '.'
-    ) as asked cross join lateral (
-      select from "bemi".changes c where c."table" = asked.name and c.schema = coalesce(asked.schema, c.schema) limit 1
-    ) as logged) as is_logged`;
+    coalesce(bool_or(logged.is_it), false) as is_logged, count(logged) = 50 as may_be
+  from (
+    select null as schema, $1::text as name
+    union all
+    select left($1::text, dot - 1), substr($1::text, dot + 1) from generate_series(1, length($1::text)) as dot
+      where substr($1::text, dot, 1) = '.'
+  ) as asked left join lateral (
+    select c.schema = coalesce(asked.schema, c.schema) as is_it from "bemi".changes c
+    where c."table" = asked.name order by hashtextextended(c.primary_key, 0) limit 50
+  ) as logged on true`;
 
 const NAMES = `select distinct schema, name, $1::text in (name, schema || '.' || name, quote_ident(name),
     quote_ident(schema) || '.' || quote_ident(name)) as is_it from "bemi".table_names`;

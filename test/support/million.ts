@@ -19,7 +19,7 @@ export async function fillLog(
     readonly schema: string;
     readonly changes: number;
     readonly keys: number;
-    /** From today on, and so over several partitions. */
+    /** Until now, and so over several partitions. */
     readonly days: number;
   },
 ): Promise<Filled> {
@@ -27,7 +27,14 @@ export async function fillLog(
   const step = Math.floor(days * 86_400_000_000 / changes);
   await port.execute("create table todos (id bigint primary key, task text, n numeric)");
   await track(db, "todos", { schema });
-  await port.execute(`create table start as select clock_timestamp() as at;
+  // As if it had been tracked for as long.
+  await port.execute(`create table start as select clock_timestamp() - interval '${days} days' as at;
+    select ${bemi}.add_partition(month::date)
+    from start, generate_series(date_trunc('month', at at time zone 'UTC'), now() at time zone 'UTC', interval '1 month') as month;
+    update ${bemi}.tracked_tables set tracked_at = at from start;
+    update ${bemi}.table_names set named_at = at from start;
+    update ${bemi}.table_columns set named_at = at from start;
+    update ${bemi}.baselines set started_at = at, finished_at = at from start;
     insert into ${bemi}.changes (id, database, schema, "table", primary_key, operation, before, after, context,
       committed_at, queued_at, transaction_id, position, source_id, commit_lsn, transaction_index)
     select ${bemi}.change_id(${bemi}.id_time(at.time)), current_database(), 'public', 'todos', at.id,
