@@ -255,7 +255,7 @@ as $$
     ('truncate', null, 'create trigger %I after truncate on %s for each statement execute function "bemi".capture_truncate()')
   ) as w (purpose, row_level, definition)
   where c.oid = a_relation
-    and case when w.purpose in ('begin', 'end') then true else (w.purpose in ('context', 'hold', 'held')) = (a_capture = 'wal') end
+    and (w.purpose in ('begin', 'end') or (w.purpose in ('context', 'hold', 'held')) = (a_capture = 'wal'))
     and (w.row_level is null or w.row_level = a_row_level or w.purpose = 'held')
     and (w.purpose not in ('hold', 'held') or t.is_polled)
     and not (w.purpose = 'truncate' and c.relkind = 'f')

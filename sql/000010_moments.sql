@@ -132,7 +132,10 @@ begin
     return query
       select bounds.at, format('WAL was lost from %s to %s: %s', g.from_lsn, g.to_lsn, g.reason)
       -- Only what is captured from the WAL is compared with the log, and only with a key can it be.
-      from (select *, case when v_tracked.capture = 'wal' and cardinality("bemi".key_columns(a_relation)) > 0 then reconciled_at end as compared_at from "bemi".gaps) as g, lateral (
+      from (
+        select *, case when v_tracked.capture = 'wal' and cardinality("bemi".key_columns(a_relation)) > 0 then reconciled_at end as compared_at
+        from "bemi".gaps
+      ) as g, lateral (
         select coalesce(g.from_time, (select c.committed_at from "bemi".changes c
           where c.source_id = g.source_id and c.commit_lsn <= g.from_lsn
           order by c.commit_lsn desc, c.transaction_index desc limit 1), v_tracked.tracked_at) as at

@@ -28,6 +28,19 @@ async function tracked(database: TestDatabase, ddl: string, capture: Capture): P
   };
 }
 
+/** Two rows that the log has, noted as `before`; the slot is dropped since. */
+async function withoutSlot(
+  database: TestDatabase,
+): Promise<{ catchUp: () => Promise<void>; seen: ReturnType<typeof moments> }> {
+  const catchUp = await tracked(database, TABLE, "wal");
+  const seen = moments(database, "todos");
+  await database.port.execute("insert into todos values (1, 'a'), (2, 'b')");
+  await seen.note("before");
+  await catchUp();
+  await database.port.execute(`select pg_drop_replication_slot(${BEMI}.slot_name())`);
+  return { catchUp, seen };
+}
+
 /** Lets the log be one that began in 2020, with its oldest changes in a month of their own. */
 async function age(database: TestDatabase): Promise<void> {
   await database.port.execute(`
@@ -347,12 +360,7 @@ onEachServer("the limits of the past, from the WAL", (open) => {
   test("lost WAL is unknown from its beginning on, and only within it once it is reconciled", async () => {
     await using database = await open();
     const { db, port, url = "" } = database;
-    const catchUp = await tracked(database, TABLE, "wal");
-    const seen = moments(database, "todos");
-    await port.execute("insert into todos values (1, 'a'), (2, 'b')");
-    await seen.note("before");
-    await catchUp();
-    await port.execute(`select pg_drop_replication_slot(${BEMI}.slot_name())`);
+    const { catchUp, seen } = await withoutSlot(database);
     await port.execute("update todos set task = 'lost' where id = 1; delete from todos where id = 2");
     await seen.note("within");
     await runWorker({ source: url, once: true, recreateSlot: true }).finished;
@@ -379,12 +387,7 @@ onEachServer("the limits of the past, from the WAL", (open) => {
   test("lost WAL is unknown as well where triggers capture the table since", async () => {
     await using database = await open();
     const { db, port, url = "" } = database;
-    const catchUp = await tracked(database, TABLE, "wal");
-    const seen = moments(database, "todos");
-    await port.execute("insert into todos values (1, 'a'), (2, 'b')");
-    await seen.note("before");
-    await catchUp();
-    await port.execute(`select pg_drop_replication_slot(${BEMI}.slot_name())`);
+    const { seen } = await withoutSlot(database);
     await port.execute("update todos set task = 'lost' where id = 1");
     await seen.note("within");
     await track(db, "todos", { capture: "trigger" });

@@ -61,6 +61,20 @@ function targetOf(flag: string | undefined, env: Io["env"], name: string): Targe
   });
 }
 
+/** What may say where to connect, of what {@linkcode connectionTarget} goes by. */
+export function sourceOf(env: Io["env"]): string {
+  if (env.DATABASE_URL) return "--database-url or DATABASE_URL";
+  const set = (names: readonly string[]): string[] => names.filter((name) => env[name] !== undefined);
+  const libpq = set(["PGHOST", "PGPORT", "PGDATABASE", "PGUSER"]);
+  const own = set(["DB_HOST", "DB_PORT", "DB_NAME", "DB_USER"]);
+  if (libpq.length > 0) {
+    return `--database-url or ${libpq.join(", ")}${
+      own.length > 0 ? `, which put ${own.join(", ")} aside` : ""
+    }`;
+  }
+  return `--database-url${own.length > 0 ? ` or ${own.join(", ")}` : " or DATABASE_URL"}`;
+}
+
 /** A second database's URL, for which only the variables for TLS and for the password file hold. */
 export function otherTarget(url: string, env: Io["env"]): Target {
   const names = [...Object.keys(TLS_VARIABLES), ...PASSFILE_VARIABLES];

@@ -1,5 +1,6 @@
 import { BemiError, type BemiErrorCode } from "../errors.ts";
 import { sqlstateOf } from "../database/sqlstate.ts";
+import { sourceOf } from "./connection.ts";
 import type { Io } from "./io.ts";
 
 export const EXIT = { ok: 0, failure: 1, usage: 2, connection: 3, schema: 4, gap: 5 } as const;
@@ -21,20 +22,6 @@ const HINTS: Partial<Record<BemiErrorCode, string>> = {
 
 /** Ends with 1, when all has been said. */
 export class Drift extends Error {}
-
-/** What says where to connect: see connectionTarget(). */
-function sourceOf(env: Io["env"]): string {
-  if (env.DATABASE_URL) return "--database-url or DATABASE_URL";
-  const set = (names: readonly string[]): string[] => names.filter((name) => env[name] !== undefined);
-  const libpq = set(["PGHOST", "PGPORT", "PGDATABASE", "PGUSER"]);
-  const own = set(["DB_HOST", "DB_PORT", "DB_NAME", "DB_USER"]);
-  if (libpq.length > 0) {
-    return `--database-url or ${libpq.join(", ")}${
-      own.length > 0 ? `, which put ${own.join(", ")} aside` : ""
-    }`;
-  }
-  return `--database-url${own.length > 0 ? ` or ${own.join(", ")}` : " or DATABASE_URL"}`;
-}
 
 /** Says what went wrong and what to do, and returns the exit code for it. */
 export function report(error: unknown, io: Io): number {

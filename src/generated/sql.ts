@@ -708,7 +708,7 @@ as $$
     ('truncate', null, 'create trigger %I after truncate on %s for each statement execute function "bemi".capture_truncate()')
   ) as w (purpose, row_level, definition)
   where c.oid = a_relation
-    and case when w.purpose in ('begin', 'end') then true else (w.purpose in ('context', 'hold', 'held')) = (a_capture = 'wal') end
+    and (w.purpose in ('begin', 'end') or (w.purpose in ('context', 'hold', 'held')) = (a_capture = 'wal'))
     and (w.row_level is null or w.row_level = a_row_level or w.purpose = 'held')
     and (w.purpose not in ('hold', 'held') or t.is_polled)
     and not (w.purpose = 'truncate' and c.relkind = 'f')
@@ -3145,7 +3145,10 @@ begin
     return query
       select bounds.at, format('WAL was lost from %s to %s: %s', g.from_lsn, g.to_lsn, g.reason)
       -- Only what is captured from the WAL is compared with the log, and only with a key can it be.
-      from (select *, case when v_tracked.capture = 'wal' and cardinality("bemi".key_columns(a_relation)) > 0 then reconciled_at end as compared_at from "bemi".gaps) as g, lateral (
+      from (
+        select *, case when v_tracked.capture = 'wal' and cardinality("bemi".key_columns(a_relation)) > 0 then reconciled_at end as compared_at
+        from "bemi".gaps
+      ) as g, lateral (
         select coalesce(g.from_time, (select c.committed_at from "bemi".changes c
           where c.source_id = g.source_id and c.commit_lsn <= g.from_lsn
           order by c.commit_lsn desc, c.transaction_index desc limit 1), v_tracked.tracked_at) as at

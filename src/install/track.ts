@@ -104,8 +104,8 @@ export interface PlannedTable {
 
 /**
  * What tracking these tables would come to, with everything that can be known to be wrong before a table is touched.
- * Without names, every ordinary and partitioned table that was not untracked: one that cannot be captured from the Write-Ahead Log without
- * breaking the application's writes is to be captured by triggers.
+ * Without names, every ordinary and partitioned table that was not untracked: one that cannot be captured from the
+ * Write-Ahead Log without breaking the application's writes is to be captured by triggers.
  *
  * @throws {BemiError} `table_missing`, `not_trackable`, `privilege_missing`, `schema_missing`
  * @example

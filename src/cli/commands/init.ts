@@ -69,10 +69,12 @@ async function init(sql: postgres.Sql, tables: readonly string[], options: Optio
   io.err(installedText(schema, await install(sql, { schema })));
   const plan = await planned(sql, tables, options);
   if (capture === "wal") {
-    const former = (await status(sql, { schema })).tables.filter((table) => table.capture === "wal").length;
     const { slot, created } = await createSlot(sql, { schema, failover: options.failover });
     io.err(`${created ? "Created the replication slot" : "The replication slot is"} ${slot}\n`);
-    if (created && former > 0) {
+    const former = created
+      ? (await status(sql, { schema })).tables.filter((table) => table.capture === "wal").length
+      : 0;
+    if (former > 0) {
       io.err(
         `Tracked from the Write-Ahead Log without it: ${former} table${former === 1 ? "" : "s"}. ` +
           "What was written to them and not read yet is lost. Run: bemi worker --once, then bemi reconcile\n",
