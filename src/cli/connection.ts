@@ -1,6 +1,7 @@
 import postgres from "postgres";
 import { BemiError } from "../errors.ts";
-import { type Hosts, openSocket } from "../worker/socket.ts";
+import { eachInTurn } from "../worker/hosts.ts";
+import { openSocket } from "../worker/socket.ts";
 import { splitTarget } from "../worker/tls-settings.ts";
 import type { Io } from "./io.ts";
 import { withStoredPassword } from "./passfile.ts";
@@ -133,7 +134,7 @@ export function openClient(target: Target, onNotice?: (message: string) => void)
     // Asked by names that a search path can lead astray, and its failure would end the process.
     fetch_types: false,
     connect_timeout: 15,
-    socket: (hosts: Hosts) => openSocket(hosts, tls),
+    ...eachInTurn((address) => openSocket(address, tls)),
     ssl: false,
     connection: { application_name: "bemi" },
   } as unknown as postgres.Options<Record<string, never>>;

@@ -73,6 +73,7 @@ const REFUSALS: Readonly<Record<string, string>> = {
   "3D000": "no such database",
   "53300": "too many connections",
   "57P03": "the server is starting up",
+  CONNECT_NO_HOST: "none of the hosts is what target_session_attrs asks for",
   CONNECT_TIMEOUT: "no answer in time",
   CONNECTION_CLOSED: "the connection closed",
   CONNECTION_DESTROYED: "the connection closed",

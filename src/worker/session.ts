@@ -50,6 +50,9 @@ export async function session(
   // On a timer of their own: heartbeats tell how far behind it is just when writing takes long. What breaks the
   // connection is met by whoever works with it.
   const beating = setInterval(() => void link.heartbeat.beat().catch(() => {}), 1000);
+  const rest = (): void => clearInterval(beating);
+  // Told to end, it needs none; and one that is given up must not go on with them.
+  signal.addEventListener("abort", rest, { once: true });
   try {
     while (!signal.aborted) {
       if (await standBy(work) === "done") return;
@@ -69,7 +72,8 @@ export async function session(
       }
     }
   } finally {
-    clearInterval(beating);
+    signal.removeEventListener("abort", rest);
+    rest();
     tell.flush();
   }
 }

@@ -1,4 +1,5 @@
 import type { Socket } from "node:net";
+import { connectionLost } from "./sql.ts";
 
 /** How long after a connection went its session may stand still, in milliseconds. */
 const STUCK_AFTER = 15_000;
@@ -24,8 +25,11 @@ export interface SocketWatch {
 export function socketWatch(): SocketWatch {
   const open = new Set<Socket>();
   let lostAt: number | undefined;
+  let isGivenUp = false;
   return {
     opened: (socket) => {
+      if (isGivenUp) socket.destroy();
+      lostAt = undefined;
       open.add(socket);
       socket.once("close", () => {
         open.delete(socket);
@@ -44,9 +48,10 @@ export function socketWatch(): SocketWatch {
       const stuck = new Promise<never>((_, reject) => {
         timer = setInterval(() => {
           if (lostAt === undefined || performance.now() - lostAt < STUCK_AFTER) return;
+          isGivenUp = true;
           end();
           for (const socket of open) socket.destroy();
-          reject(Object.assign(new Error("A connection is lost"), { code: "CONNECTION_CLOSED" }));
+          reject(connectionLost());
         }, LOOK_INTERVAL);
       });
       try {

@@ -1,14 +1,8 @@
 import { connect, type Socket } from "node:net";
+import type { Address } from "./hosts.ts";
+import { connectionLost } from "./sql.ts";
 import { secured } from "./tls.ts";
 import type { TlsSettings } from "./tls-settings.ts";
-
-/** What postgres.js passes to a socket factory of its options, once it has parsed them. */
-export interface Hosts {
-  readonly host: readonly string[];
-  readonly port: readonly number[];
-  /** A Unix socket. */
-  readonly path?: string | undefined;
-}
 
 const TIMEOUT = 15_000;
 
@@ -16,26 +10,16 @@ const TIMEOUT = 15_000;
 const KEEPALIVE = 20_000;
 
 /**
- * Opens a connection to the first host that answers, encrypted as the target says, and has it send what there is at
- * once. postgres.js does not, and then the last bytes of a COPY wait some 40 ms for the server's acknowledgement
- * (Nagle's algorithm). It does not verify what `sslmode` asks for either, and would speak TLS to a server without.
+ * Opens a connection, encrypted as the target says, and has it send what there is at once. postgres.js does not, and
+ * then the last bytes of a COPY wait some 40 ms for the server's acknowledgement (Nagle's algorithm). It does not verify
+ * what `sslmode` asks for either, and would speak TLS to a server without.
  *
  * @throws {BemiError} `connection_failed` where TLS is not to be had as it is asked for, `usage` where a file is missing
  */
-export async function openSocket({ host, port, path }: Hosts, tls: TlsSettings): Promise<Socket> {
+export async function openSocket({ host, port, path }: Address, tls: TlsSettings): Promise<Socket> {
   if (path) return hangingUp(await opened(connect(path)));
-  let failure: unknown;
-  for (let i = 0; i < host.length; i++) {
-    const name = host[i] as string;
-    const number = port[i % port.length] as number;
-    try {
-      // What the driver sets on its own, and names in its errors.
-      return Object.assign(hangingUp(await encrypted(name, number, tls)), { host: name, port: number });
-    } catch (error) {
-      failure = error;
-    }
-  }
-  throw failure;
+  // What the driver sets on its own, and names in its errors.
+  return Object.assign(hangingUp(await encrypted(host, port, tls)), { host, port });
 }
 
 async function encrypted(host: string, port: number, tls: TlsSettings): Promise<Socket> {
@@ -71,7 +55,7 @@ function hangingUp(socket: Socket): Socket {
   const { bytesRead } = socket;
   socket.once("end", () => {
     if (socket.bytesRead > bytesRead) return;
-    socket.destroy(Object.assign(new Error("The server hung up"), { code: "CONNECTION_CLOSED" }));
+    socket.destroy(connectionLost("The server hung up"));
   });
   return socket;
 }

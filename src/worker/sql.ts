@@ -13,15 +13,34 @@ const CONNECTION_LOST = /^(?:CONNECTION_|ECONN|EPIPE|57P0|08)/;
 
 const watched: WeakMap<object, () => boolean> = new WeakMap();
 
-/** Has transactions know when their connection is gone, which the driver tells nobody in time. */
-export function watchConnection(sql: WorkerSql, isGone: () => boolean): void {
-  watched.set(sql, isGone);
+export function connectionLost(message = "The connection is lost"): Error & { code: string } {
+  return Object.assign(new Error(message), { code: "CONNECTION_CLOSED" });
 }
 
 /**
- * `sql.begin`, where postgres.js 3.4.9 sends queries, and ROLLBACK too, on a connection that is gone, and with that ends
- * the process. Here a lost connection gets a moment to be noticed, and then nothing more is sent on it, also not by an
- * `fn` that has not heard of it yet.
+ * Has nothing sent on a connection that is gone, and its end not waited for. postgres.js 3.4.9 takes what is sent between
+ * a socket's error and its end, and never answers it; and it holds what was under way for unanswered still.
+ */
+export function guarded<Sql extends WorkerSql>(sql: Sql, isGone: () => boolean): Sql {
+  const proxy = new Proxy(sql, {
+    get: (target, name) => {
+      const value = Reflect.get(target, name) as unknown;
+      if (name === "end") return (options: object) => target.end(isGone() ? { timeout: 0 } : options);
+      if (name !== "unsafe" && name !== "begin") return value;
+      return (...args: readonly unknown[]): unknown => {
+        if (isGone()) throw connectionLost();
+        return Reflect.apply(value as () => unknown, target, args);
+      };
+    },
+  });
+  watched.set(proxy, isGone);
+  return proxy;
+}
+
+/**
+ * `sql.begin`, where postgres.js 3.4.9 sends ROLLBACK too on a connection that is gone, and with that ends the process.
+ * Here a lost connection gets a moment to be noticed, and then nothing more is sent on it, also not by an `fn` that has
+ * not heard of it yet.
  */
 export async function inTransaction<R>(sql: WorkerSql, fn: (tx: WorkerSql) => Promise<R>): Promise<R> {
   let isOver = false;
@@ -44,16 +63,6 @@ export async function inTransaction<R>(sql: WorkerSql, fn: (tx: WorkerSql) => Pr
   } finally {
     isOver = true;
   }
-}
-
-function guarded(tx: WorkerSql, isGone: () => boolean): WorkerSql {
-  const unsafe = (...args: Parameters<WorkerSql["unsafe"]>): unknown => {
-    if (!isGone()) return tx.unsafe(...args);
-    throw Object.assign(new Error("The connection is lost"), { code: "CONNECTION_CLOSED" });
-  };
-  return new Proxy(tx, {
-    get: (target, name) => name === "unsafe" ? unsafe : Reflect.get(target, name) as unknown,
-  });
 }
 
 interface CopyQuery {

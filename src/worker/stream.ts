@@ -5,6 +5,7 @@ import { quoteIdentifier, quoteLiteral } from "../identifiers.ts";
 import { openConnection } from "./connection.ts";
 import type { Lsn, RawMessage } from "./decode.ts";
 import type { SocketWatch } from "./socket-watch.ts";
+import { connectionLost } from "./sql.ts";
 import { VALUE_SETTINGS } from "./values.ts";
 
 /** What a walsender sends, message by message, as it is committed. */
@@ -74,7 +75,7 @@ export async function openStream(target: string | object, options: StreamOptions
       }, messages 'true')`,
     ) as { writable(): Promise<Duplex> };
     const duplex = await query.writable();
-    return receive(duplex, options, { end, cut: () => socket?.destroy() });
+    return receive(duplex, socket, options, end);
   } catch (error) {
     await end();
     throw error;
@@ -83,8 +84,9 @@ export async function openStream(target: string | object, options: StreamOptions
 
 function receive(
   duplex: Duplex,
+  socket: Socket | undefined,
   { statusInterval, signal }: StreamOptions,
-  { end, cut }: { readonly end: () => Promise<void>; readonly cut: () => void },
+  end: () => Promise<void>,
 ): WalStream {
   const queue: Batch[] = [];
   let queuedBytes = 0;
@@ -95,6 +97,7 @@ function receive(
   let wake: () => void = () => {};
   const fail = (error: unknown): void => {
     ended ??= { error };
+    clearInterval(timer);
     wake();
   };
   const sendStatus = (): void => {
@@ -105,9 +108,9 @@ function receive(
     // Each update asks for an answer. A socket that is paused has not gone silent.
     if (duplex.isPaused()) heardAt = Date.now();
     else if (Date.now() - heardAt > 4 * statusInterval) {
-      fail(lost("ETIMEDOUT"));
+      fail(Object.assign(connectionLost(), { code: "ETIMEDOUT" }));
       // Whoever watches the sockets learns of it too: the others have gone silent most likely, with a query under way.
-      cut();
+      socket?.destroy();
     }
   };
   // Each copy-data message is one chunk. Its bytes are a view of what came from the socket, which nobody writes to.
@@ -128,8 +131,9 @@ function receive(
     wake();
   });
   duplex.on("error", fail);
-  duplex.on("close", () => fail(lost()));
-  duplex.on("end", () => fail(lost()));
+  for (const [emitter, event] of [[duplex, "close"], [duplex, "end"], [socket, "close"]] as const) {
+    emitter?.once(event, () => fail(connectionLost()));
+  }
   const timer = setInterval(onTimer, statusInterval);
   const onAbort = (): void => wake();
   signal.addEventListener("abort", onAbort);
@@ -163,9 +167,8 @@ function receive(
       sendStatus();
     },
     [Symbol.asyncDispose]: async () => {
-      clearInterval(timer);
       signal.removeEventListener("abort", onAbort);
-      ended ??= { error: lost() };
+      fail(connectionLost());
       await end();
     },
   };
@@ -185,8 +188,4 @@ function statusUpdate(lsn: Lsn): Buffer {
   message.writeBigInt64BE(BigInt(Date.now()) * 1000n - EPOCH, 25);
   message[33] = 1;
   return message;
-}
-
-function lost(code = "CONNECTION_CLOSED"): Error & { code: string } {
-  return Object.assign(new Error("The replication connection is lost"), { code });
 }

@@ -59,6 +59,9 @@ export function splitTarget(target: string | object): { rest: string | object; t
       if (ADDRESS_PARAMETERS.includes(name)) throw misplaced(name);
       if (CLIENT_PARAMETERS.has(name) || name in said) parameters.delete(name);
     }
+    const wanted = wantedHost(parameters.get(HOST_PARAMETER));
+    parameters.delete(HOST_PARAMETER);
+    if (wanted !== undefined) parameters.set(HOST_PARAMETER, wanted);
     return { rest: parameters.size > 0 ? `${address}?${parameters}` : address, tls: settings(said) };
   }
   const rest: Record<string, unknown> = { ...target };
@@ -67,6 +70,29 @@ export function splitTarget(target: string | object): { rest: string | object; t
     delete rest[name];
   }
   return { rest, tls: settings(said) };
+}
+
+const HOST_PARAMETER = "target_session_attrs";
+
+/** What the driver makes of libpq's words: it has none for `any`, and would take a standby for one that is written. */
+function wantedHost(said: string | null): string | undefined {
+  switch (said) {
+    case null:
+    case "":
+    case "any":
+      return undefined;
+    case "read-write":
+    case "primary":
+      return "primary";
+    case "read-only":
+    case "standby":
+    case "prefer-standby":
+      return said;
+    default:
+      throw new BemiError("usage", `${HOST_PARAMETER} is none that there is`, {
+        hint: "Say any, read-write, read-only, primary, standby or prefer-standby.",
+      });
+  }
 }
 
 function misplaced(name: string): BemiError {

@@ -2,6 +2,7 @@ import { Buffer } from "node:buffer";
 import type { Socket } from "node:net";
 import type { ConnectionOptions } from "node:tls";
 import { BemiError } from "../errors.ts";
+import { connectionLost } from "./sql.ts";
 import type { TlsSettings } from "./tls-settings.ts";
 
 /** PostgreSQL documentation, 54.7 Message Formats: SSLRequest. */
@@ -54,8 +55,7 @@ export async function secured(socket: Socket, host: string, tls: TlsSettings): P
 /** The server's answer is one byte, and nothing comes behind it before TLS has begun. */
 function askForTls(socket: Socket): Promise<number | undefined> {
   return new Promise((done, fail) => {
-    const hungUp = (error?: unknown): void =>
-      fail(error || Object.assign(new Error("The server hung up"), { code: "CONNECTION_CLOSED" }));
+    const hungUp = (error?: unknown): void => fail(error || connectionLost("The server hung up"));
     socket.once("error", hungUp).once("close", hungUp).once("end", hungUp);
     socket.once("data", (answer: Buffer) => {
       socket.off("error", hungUp).off("close", hungUp).off("end", hungUp);
