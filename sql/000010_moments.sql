@@ -9,10 +9,55 @@ as $$
   select row(a_time, null, null, null, null)::"bemi".moment
 $$;
 
+-- Whether a transaction that triggers captured has changes behind a place. Found by its number, for of one that is long
+-- ago all of the log lies behind it.
+create function "bemi".goes_on(a_sources integer[], a_transaction bigint, a_lsn pg_lsn, a_index bigint) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(bool_or((c.commit_lsn, c.transaction_index) > (a_lsn, a_index)), false)
+  from "bemi".changes c where c.transaction_id = a_transaction and c.source_id + 0 = any (a_sources)
+$$;
+
+-- Of the transactions that have changes on both sides of a moment, those that tell of a row: the last that do, since until
+-- a transaction ends nobody else can change its rows, but a baseline can read them.
+create function "bemi".cut_transactions(a_moment "bemi".moment, a_sources integer[], a_relation regclass, a_key text) returns bigint[]
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_spans "bemi".span[] := array(select row(s.*)::"bemi".span
+    from "bemi".tables t, "bemi".table_spans(t.id) as s where t.relation = a_relation);
+  v_cut bigint[] := '{}';
+  v_transaction bigint;
+begin
+  for v_transaction in
+    select c.transaction_id
+    from unnest(v_spans) as s cross join lateral (
+      select * from "bemi".changes k
+      where k."table" = s.name and k.schema = s.schema and k.committed_at >= s.since and k.committed_at < s.until
+        and hashtextextended(k.primary_key, 0) = hashtextextended(a_key, 0) and k.primary_key = a_key
+      union all
+      select * from "bemi".changes k
+      where k."table" = s.name and k.schema = s.schema and k.committed_at >= s.since and k.committed_at < s.until
+        and hashtextextended(k.former_primary_key, 0) = hashtextextended(a_key, 0) and k.former_primary_key = a_key
+      union all
+      select * from "bemi".marks_of(array[s], '-infinity')
+    ) as c
+    where c.source_id = any (a_sources) and (c.commit_lsn, c.transaction_index) <= (a_moment.lsn, a_moment.index)
+    order by c.commit_lsn desc, c.transaction_index desc
+  loop
+    continue when v_transaction = any (a_moment.excluded || v_cut);
+    exit when not "bemi".goes_on(a_sources, v_transaction, a_moment.lsn, a_moment.index);
+    v_cut := v_cut || v_transaction;
+  end loop;
+  return v_cut;
+end
+$$;
+
 -- Just before or just after a transaction, which is named by one of its changes. From the WAL, transactions are in the
 -- order of their commits. By triggers, they are taken in the order of their last changes: whatever depends on another
--- comes after it, and none is cut in two.
-create function "bemi".moment_of(a_change uuid, a_edge text default 'after') returns "bemi".moment
+-- comes after it, and none is cut in two. To be asked of one row alone where a key is given.
+create function "bemi".moment_of(a_change uuid, a_edge text default 'after', a_relation regclass default null, a_key text default null)
+returns "bemi".moment
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -55,7 +100,13 @@ begin
   end if;
   v_sources := array(select s.id from "bemi".sources s join "bemi".epochs e on e.source_id = s.id
     where e.epoch = v_moment.epoch and s.capture = 'trigger');
-  if v_sources <> '{}' then
+  if v_sources = '{}' then
+    return v_moment;
+  end if;
+  -- Until a key is checked at its transaction's end, two can have it.
+  if a_key is not null and not exists (select from pg_index where indrelid = a_relation and indisprimary and not indimmediate) then
+    v_moment.excluded := v_moment.excluded || "bemi".cut_transactions(v_moment, v_sources, a_relation, a_key);
+  else
     v_moment.excluded := v_moment.excluded || array(
       select distinct c.transaction_id from "bemi".changes c
       where c.source_id = any (v_sources) and (c.commit_lsn, c.transaction_index) > (v_moment.lsn, v_moment.index)

@@ -273,7 +273,7 @@ begin
   if a_key like '[%' and cardinality("bemi".key_columns(v_relation)) > 1 then
     a_key := "bemi".spelled_key(a_key);
   end if;
-  return query execute "bemi".rows_query(v_relation, "bemi".moment_of(a_change, a_edge), a_key);
+  return query execute "bemi".rows_query(v_relation, "bemi".moment_of(a_change, a_edge, v_relation, a_key), a_key);
 end
 $$;
 

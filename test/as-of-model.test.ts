@@ -178,19 +178,22 @@ async function check(database: TestDatabase, history: History, capture: "trigger
   let previous = moments[0]?.tables;
   for (const { step, time, tables } of moments) {
     const change = ids.get(step);
+    // Each row by its key, as well as keys under which there was none at that moment.
+    const byKey = (moment: string, one: string): string =>
+      `(select primary_key from ${BEMI}.images_as_of('TABLE', ${BEMI}.${moment})
+        union select primary_key from ${BEMI}.changes where "table" = 'TABLE' and primary_key is not null) as k,
+        lateral ${BEMI}.${one}`;
     const calls: [string, Map<string, Rows> | undefined][] = [
       [`${BEMI}.as_of(null::TABLE, '${time}')`, tables],
-      // Each row by its key, as well as keys under which there was none at that moment.
-      [
-        `(select primary_key from ${BEMI}.images_as_of('TABLE', ${BEMI}.moment_at('${time}'))
-          union select primary_key from ${BEMI}.changes where "table" = 'TABLE' and primary_key is not null) as k,
-          lateral ${BEMI}.as_of(null::TABLE, '${time}', k.primary_key)`,
-        tables,
-      ],
+      [byKey(`moment_at('${time}')`, `as_of(null::TABLE, '${time}', k.primary_key)`), tables],
     ];
-    if (change) {
-      calls.push([`${BEMI}.as_of_change(null::TABLE, '${change}')`, tables]);
-      calls.push([`${BEMI}.as_of_change(null::TABLE, '${change}', 'before')`, previous]);
+    for (const [edge, expected] of change ? [["after", tables], ["before", previous]] as const : []) {
+      const named = `'${change}', '${edge}'`;
+      calls.push([`${BEMI}.as_of_change(null::TABLE, ${named})`, expected]);
+      calls.push([
+        byKey(`moment_of(${named})`, `as_of_change(null::TABLE, ${named}, k.primary_key)`),
+        expected,
+      ]);
     }
     previous = tables;
     for (const table of NAMES) {

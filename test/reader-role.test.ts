@@ -59,6 +59,10 @@ onEachServer("the past, read as bemi_reader", (open) => {
           for (const client of [sql, pool]) {
             expect(await asOf(client, "todos", time, { schema })).toEqual(then);
           }
+          const [update] = await changes(sql, { schema, operation: "UPDATE" });
+          for (const one of [{}, { key: "1" }]) {
+            expect(await asOf(sql, "todos", { before: update?.id ?? "" }, { schema, ...one })).toEqual(then);
+          }
           expect(await asOf(sql, time, (past) => past`select * from todos`, { schema })).toEqual(then);
           expect(
             await asOf(pool, time, async (past) => (await past.query("select * from todos")).rows, {
