@@ -226,6 +226,10 @@ onEachServer("the command line, used wrongly", (open) => {
     });
     for (
       const [args, said] of [
+        [
+          ["track", "app.lists", "--mask", "di"],
+          /no column di\n {2}Name columns exactly[^\n]*: id\.\n$/,
+        ],
         [["track", "pg_class"], /as it is a system catalog\n {2}What can be tracked are tables/],
         [["init", "bemi.changes"], /as it belongs to the log itself\n {2}What can be tracked are tables/],
         [

@@ -134,5 +134,12 @@ onEachServer("the past on the command line", (open) => {
     expect((await run(["revert", "--transaction", key, "--json", ...at])).out).toContain(
       '"columns":{"v": 12345678901234567890.10, "id": 1}',
     );
+
+    // Of another schema than the usual one, a table is named with it.
+    await port.execute("create schema app; create table app.sums (id int primary key)");
+    await track(db, "app.sums");
+    await port.execute("insert into app.sums values (1)");
+    expect((await run(["history", "app.sums", "1", ...at])).out).toContain("CREATE app.sums 1\n");
+    expect((await run(["changes", "app.sums", ...at])).out).toMatch(/\n 1 +\| app\.sums \| CREATE /);
   });
 });

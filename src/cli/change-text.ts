@@ -11,7 +11,7 @@ export function changeText(json: string, io: Io): string {
     : `${change.former_primary_key} -> ${change.primary_key ?? ""}`;
   const { SQL: _, db: __, ...context } = change.context;
   const who = Object.keys(context).length > 0 ? `  ${show(context)}` : "";
-  const heading = paint(io, "bold", `${change.operation} ${change.table} ${key}`.trimEnd());
+  const heading = paint(io, "bold", `${change.operation} ${tableName(change)} ${key}`.trimEnd());
   const time = `${change.committed_at.slice(0, 26).replace("T", " ")}+00`;
   const lines = Object.entries(diff<Record<string, unknown>>(change.before, change.after)).flatMap((
     [name, found],
@@ -20,6 +20,11 @@ export function changeText(json: string, io: Io): string {
     ...("new" in (found ?? {}) ? [paint(io, "green", `  + ${name}: ${show(found?.new)}`)] : []),
   ]);
   return `${[`${time}  ${heading}${who}`, ...lines].join("\n")}\n`;
+}
+
+/** A table as psql's messages name it: with its schema where that is not the usual one. */
+export function tableName({ schema, table }: Pick<Change, "schema" | "table">): string {
+  return schema === "public" ? table : `${schema}.${table}`;
 }
 
 // Numbers stay as the server wrote them, however long: marked within, and shown without the mark.

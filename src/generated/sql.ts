@@ -904,7 +904,8 @@ begin
   where not exists (select from pg_attribute where attrelid = v_root and attname = o and attnum > 0 and not attisdropped);
   if v_unknown is not null then
     raise undefined_column using message = format('Cannot track %s, as it has no column %s', a_relation, v_unknown),
-      hint = 'Name columns exactly as the catalog has them, without quotes.';
+      hint = format('Name columns exactly as the catalog has them, without quotes: %s.',
+        (select string_agg(attname, ', ' order by attnum) from pg_attribute where attrelid = v_root and attnum > 0 and not attisdropped));
   end if;
   if v_masked && "bemi".key_columns(v_root) then
     raise invalid_parameter_value using

@@ -9,6 +9,7 @@ import {
   TIME_BUCKETS,
 } from "../../history/mod.ts";
 import { jsonMembers } from "../../json-members.ts";
+import { tableName } from "../change-text.ts";
 import { withConnection } from "../connection.ts";
 import type { Io } from "../io.ts";
 import {
@@ -102,6 +103,9 @@ function changesTable(lines: readonly string[]): string {
         const text = change.get(column) ?? "null";
         if (text.startsWith("{")) return text;
         const value = JSON.parse(text) as string | null;
+        if (column === "table") {
+          return tableName({ schema: JSON.parse(change.get("schema") ?? "") as string, table: value ?? "" });
+        }
         return column === "committed_at" ? shortTime(value ?? "") : value;
       });
     }),
