@@ -434,12 +434,28 @@ describe.each(inject("servers").map(({ version }) => version))(
                 )}::pg_lsn as is_there`;
                 expect(row?.is_there).toBe(true);
               }, { timeout: 60_000, interval: 300 });
-              await catchUp(server.url(), { destination });
+              // One that goes on by itself, as it knows of both.
+              const both = new URL(server.url()).host;
+              const source = standby.url().replace("@", `@${both},`);
+              const events: string[] = [];
+              await using _worker = runWorker({
+                source: `${source}?target_session_attrs=primary`,
+                destination,
+                log: ({ kind }) => void events.push(kind),
+              });
+              await vi.waitFor(
+                async () => expect(await tasks(archived)).toEqual(["CREATE before", "CREATE unread"]),
+                { timeout: 30_000 },
+              );
               await server.stop("immediate");
+              await vi.waitFor(() => expect(events).toContain("retry"), { timeout: 30_000 });
               await replica`select pg_promote()`;
               await replica`insert into todos values (3, 'after')`;
-              await catchUp(standby.url(), { destination });
-              expect(await tasks(archived)).toEqual(["CREATE before", "CREATE unread", "CREATE after"]);
+              await vi.waitFor(
+                async () =>
+                  expect(await tasks(archived)).toEqual(["CREATE before", "CREATE unread", "CREATE after"]),
+                { timeout: 60_000 },
+              );
               expect(await gaps(archived)).toEqual([]);
               const sources = await archived.unsafe(`select distinct source_id from ${BEMI}.changes`);
               expect(sources).toHaveLength(2);
