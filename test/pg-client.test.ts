@@ -1,7 +1,7 @@
 import Cursor from "pg-cursor";
 import pg from "pg";
 import QueryStream from "pg-query-stream";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { currentContext, mergeContext, onWarning, withContext } from "../mod.ts";
 import { withBemi } from "../src/adapters/pg.ts";
 import { install, track } from "./support/installation.ts";
@@ -404,6 +404,39 @@ onEachServer("withBemi for pg", (open) => {
     same.release();
     expect(await story()).toEqual(["client 1", "module 2"]);
     expect(() => withBemi({ query() {}, connect() {} })).toThrow(/takes a Pool or a Client of pg/);
+  });
+
+  test("what an application puts in the place of a method is called, and taken away again", async () => {
+    await using setup = await setUp(open);
+    const { pool, story } = setup;
+    const texts: unknown[] = [];
+    const note = (query: (...args: unknown[]) => unknown, on: object) => (...args: unknown[]): unknown => {
+      texts.push(args[0]);
+      return query.apply(on, args);
+    };
+    await as(1, async () => {
+      // As the guide of node-postgres does.
+      const client = await pool.connect();
+      const { query, release } = client;
+      Object.assign(client, { query: note(query as never, client) });
+      client.release = () => {
+        Object.assign(client, { query, release });
+        release.call(client);
+      };
+      await client.query(INSERT, ["a"]);
+      client.release();
+      const spy = vi.spyOn(pool, "query");
+      await pool.query(INSERT, ["b"]);
+      expect(spy).toHaveBeenCalledOnce();
+      spy.mockRestore();
+      await pool.query(INSERT, ["c"]);
+      Object.assign(pool, { query: note(pool.query as never, pool) });
+      await pool.query(INSERT, ["d"]);
+      Reflect.deleteProperty(pool, "query");
+      await pool.query(INSERT, ["e"]);
+    });
+    expect(texts).toEqual([INSERT, INSERT]);
+    expect(await story()).toEqual(["a 1", "b 1", "c 1", "d 1", "e 1"]);
   });
 
   test("a write takes one round trip, as without", async () => {

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type postgres from "postgres";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { mergeContext, onWarning, withContext } from "../mod.ts";
 import { withBemi } from "../src/adapters/postgres.ts";
 import { install, track } from "./support/installation.ts";
@@ -437,6 +437,17 @@ onEachServer("withBemi for postgres.js", (open) => {
     );
     expect(row).toEqual({ json: { a: 1 }, list: [1, 2] });
     expect(() => withBemi({ query() {} } as never)).toThrow(/postgres\.js/);
+  });
+
+  test("what an application puts in the place of a method is called, and taken away again", async () => {
+    await using database = await open();
+    const sql = await todos(database);
+    const spy = vi.spyOn(sql, "unsafe");
+    await as(1, () => sql.unsafe("insert into todos (task) values ('a')"));
+    expect(spy).toHaveBeenCalledOnce();
+    spy.mockRestore();
+    await as(2, () => sql.unsafe("insert into todos (task) values ('b')"));
+    expect(await story(database)).toEqual(["a 1", "b 2"]);
   });
 
   test("a subscription hears what is written in a context", async () => {

@@ -7,6 +7,7 @@ import { bindAsync } from "../context/bind-async.ts";
 import { laterStatementContext } from "../context/statement-context.ts";
 import { type BunQuery, bunQueryAccess, type QueryAccess } from "./bun-query.ts";
 import { refusesTransactions, warnOfBareRun } from "./refuses-transactions.ts";
+import { replaceable } from "./replacing.ts";
 import { type StatementKind, statementKind, UNREAD } from "./statement-kind.ts";
 import { contextAhead, type TransactionContext, UNKNOWN } from "./transaction-context.ts";
 import { unsupportedClient } from "./unsupported-client.ts";
@@ -226,14 +227,14 @@ function wrap(
     });
     return made;
   };
-  const own: Readonly<Record<string, unknown>> = {
+  const { members, traps } = replaceable<Sql>({
     unsafe: (...args: unknown[]) => adopt((on) => on.unsafe(...args)),
     file: (...args: unknown[]) => adopt((on) => on.file(...args), true),
     ...replaced,
-  };
+  });
   return new Proxy(sql, {
+    ...traps,
     apply: (_target, _this, args) => adopt((on) => on(...args) as BunQuery),
-    get: (_target, name) =>
-      typeof name === "string" && Object.hasOwn(own, name) ? own[name] : Reflect.get(sql, name) as unknown,
+    get: (_target, name) => Object.hasOwn(members, name) ? members[name] : Reflect.get(sql, name) as unknown,
   });
 }

@@ -17,6 +17,7 @@ import {
 import { type Lane, openLane, type QueryMaker, sendOn } from "./postgres-lane.ts";
 import { hold, type Outcome, type OwnTransaction, runInTransaction } from "./postgres-transaction.ts";
 import { refusesTransactions, warnOfBareRun } from "./refuses-transactions.ts";
+import { replaceable } from "./replacing.ts";
 import { type StatementKind, statementKind, UNREAD } from "./statement-kind.ts";
 import { contextAhead, type TransactionContext, UNKNOWN } from "./transaction-context.ts";
 import { unsupportedClient } from "./unsupported-client.ts";
@@ -217,19 +218,20 @@ function wrap(sql: Sql, run: Run, replaced: Readonly<Record<string, unknown>>): 
     made.handler = handler;
     return made;
   };
-  const own: Readonly<Record<string, unknown>> = {
+  const { members, traps } = replaceable<Sql>({
     unsafe: (...args: unknown[]) => adopt(sql.unsafe(...args as [string])),
     file: (...args: unknown[]) => adopt(sql.file(...args), (on) => on.file(...args)),
     ...replaced,
-  };
+  });
   const handlers = {
+    ...traps,
     apply: (_target: Sql, _this: unknown, args: unknown[]) => {
       const made = adopt(sql(...args));
       if (isQuery(made)) keepOrigin(made, handlers.apply);
       return made;
     },
     get: (_target: Sql, name: string | symbol) =>
-      typeof name === "string" && Object.hasOwn(own, name) ? own[name] : Reflect.get(sql, name) as unknown,
+      Object.hasOwn(members, name) ? members[name] : Reflect.get(sql, name) as unknown,
   };
   return new Proxy(sql, handlers);
 }
