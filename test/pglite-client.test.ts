@@ -62,6 +62,23 @@ onPglite("withBemi for PGlite", (open) => {
     expect(await users(database)).toEqual([1, 2, 3, 2, null, null]);
   });
 
+  test("statements of a transaction that are not awaited keep their order, and each its context", async () => {
+    await using database = await open();
+    const db = await todos(database);
+    await withContext({ user_id: 1 }, () =>
+      db.transaction(async (tx) => {
+        const asked = [
+          tx.query(INSERT, ["a"]),
+          tx.exec("insert into todos (task) values ('b')"),
+          withContext({ user_id: 2 }, () => tx.query(INSERT, ["c"])),
+          tx.sql`insert into todos (task) values ('d')`,
+        ];
+        await Promise.all(asked);
+      }));
+    expect((await seen(database.port)).map((c) => c.after.task)).toEqual(["a", "b", "c", "d"]);
+    expect(await users(database)).toEqual([1, 1, 2, 1]);
+  });
+
   test("a context left behind in a transaction is cleared for what follows", async () => {
     await using database = await open();
     const db = await todos(database);

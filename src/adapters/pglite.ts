@@ -125,7 +125,8 @@ function openTransaction(tx: Transaction): OpenTransaction {
   let savepoints = 0;
   const inContext = async (sql: string, statement: () => Promise<unknown>): Promise<unknown> => {
     const ahead = contextAhead(state, statementKind(sql), statementContext);
-    if (ahead !== undefined) await tx.query(SET_CONTEXT, [ahead]);
+    // Not awaited, or a statement made meanwhile would overtake this one. Where it fails the statement does too.
+    if (ahead !== undefined) tx.query(SET_CONTEXT, [ahead]).catch(() => {});
     try {
       return await statement();
     } catch (error) {
