@@ -104,6 +104,14 @@ test("a provider is asked once, at the first look, and one that throws is report
   expect(warnings[0]).not.toMatch(/secret/);
 });
 
+test("a provider that itself writes leaves its context to all that follows", async () => {
+  const texts = await withLazyContext(() => {
+    const early = statementContext();
+    return { early };
+  }, () => [statementContext(), statementContext()]);
+  expect(texts).toEqual(['{"early":"{}"}', '{"early":"{}"}']);
+});
+
 test("the console is told an error's name, code and place, and not its message", async () => {
   const printed: string[] = [];
   const { warn } = console;

@@ -125,6 +125,8 @@ function resolve(scope: Scope): void {
   scope.provider = undefined;
   try {
     scope.own = { ...usableContext(provider()), ...scope.own };
+    // What the provider itself wrote has made a text without it.
+    scope.revision++;
   } catch (error) {
     warn("the context function threw: the request goes on without its context", error);
   }
