@@ -184,6 +184,22 @@ test("values that JSON cannot hold are left out, with a warning where one fails"
   expect(warnings).toHaveLength(3);
 });
 
+test("a getter that throws is left out of nested and of merged contexts too", async () => {
+  const broken = {
+    step: 2,
+    get thrower(): number {
+      throw new Error("no");
+    },
+  };
+  const texts = await withContext({ user_id: 1, step: 1 }, () => {
+    const nested = withContext(broken, () => statementContext());
+    mergeContext(broken);
+    return Promise.all([nested, statementContext(), withContext({ step: 3 }, () => statementContext())]);
+  });
+  expect(texts).toEqual(['{"user_id":1,"step":2}', '{"user_id":1,"step":2}', '{"user_id":1,"step":3}']);
+  expect(warnings.length).toBeGreaterThan(0);
+});
+
 test("a context past the limit loses its largest keys, and says so", async () => {
   const text = await withContext(
     { user_id: 1, page: "x".repeat(1e6), path: "/todo", other: "y".repeat(MAX_CONTEXT_BYTES - 2000) },

@@ -84,7 +84,7 @@ export function mergeContext(patch: ContextLike): void {
   const scope = storage.getStore();
   if (!scope) return;
   resolve(scope);
-  scope.own = { ...scope.own, ...usableContext(patch) };
+  scope.own = joined(scope.own, usableContext(patch));
   scope.revision++;
 }
 
@@ -115,7 +115,17 @@ function inScope<R>(
 
 function merged(scope: Scope): Context {
   resolve(scope);
-  return scope.outer ? { ...merged(scope.outer), ...scope.own } : scope.own;
+  return scope.outer ? joined(merged(scope.outer), scope.own) : scope.own;
+}
+
+function joined(outer: Context, inner: Context): Context {
+  try {
+    return { ...outer, ...inner };
+  } catch {
+    // A getter that throws stays one: it is left out where a statement's text is made.
+    const members = Object.getOwnPropertyDescriptors;
+    return Object.defineProperties({}, { ...members(outer), ...members(inner) }) as Context;
+  }
 }
 
 function resolve(scope: Scope): void {
@@ -124,7 +134,7 @@ function resolve(scope: Scope): void {
   // First, so that a provider which itself writes or reads the context does not call itself again.
   scope.provider = undefined;
   try {
-    scope.own = { ...usableContext(provider()), ...scope.own };
+    scope.own = joined(usableContext(provider()), scope.own);
     // What the provider itself wrote has made a text without it.
     scope.revision++;
   } catch (error) {
