@@ -152,6 +152,22 @@ onEachDatabase("a comment with a context", (open) => {
     );
   });
 
+  test("a statement whose text is a getter of its class stays one of the class", async () => {
+    class Statement {
+      readonly strings = ["insert into todos (task) values (", ")"];
+      readonly values = ["a"];
+      get text(): string {
+        return this.strings.join("$1");
+      }
+    }
+    const sent: Statement[] = [];
+    const client = withBemi({ query: (statement: Statement) => sent.push(statement) });
+    await withContext({ user_id: 1 }, () => client.query(new Statement()));
+    const [statement] = sent;
+    expect(statement).toBeInstanceOf(Statement);
+    expect([statement?.text, statement?.values]).toEqual([`${INSERT}\n/*Bemi {"user_id":1} Bemi*/`, ["a"]]);
+  });
+
   test("reads and what has no context go as they are; a named statement keeps its text, with a warning", async () => {
     const sent: unknown[] = [];
     const client = withBemi({ query: (statement: unknown) => sent.push(statement) });

@@ -95,7 +95,11 @@ function commented(statement: unknown, options: CommentOptions): unknown {
       warn("a prepared statement with a name keeps its text: it went without its context");
       return statement;
     }
-    return Object.assign(Object.create(Object.getPrototypeOf(statement)), statement, { [key]: changed });
+    // Defined, for the text may be a getter of its class.
+    return Object.create(Object.getPrototypeOf(statement), {
+      ...Object.getOwnPropertyDescriptors(statement),
+      [key]: { value: changed, writable: true, enumerable: true, configurable: true },
+    });
   }
   return statement;
 }
