@@ -66,6 +66,31 @@ onEachServer("withBemi for Neon's driver", (open) => {
     );
   });
 
+  test("a query's own token and options go with its context", async () => {
+    await using setup = await setUp();
+    const tokens: (string | null)[] = [];
+    neonConfig.fetchFunction = (url: string, init: RequestInit) => {
+      tokens.push(new Headers(init.headers).get("authorization"));
+      return fetch(url, init);
+    };
+    try {
+      const sql = withBemi(neon(setup.url, { authToken: "client" }));
+      const types = { getTypeParser: () => (text: string) => `parsed ${text}` };
+      await as(1, async () => {
+        await sql`insert into todos (task) values ('a')`;
+        const [row] = await sql.query("insert into todos (task) values ('b') returning task", [], {
+          authToken: () => "query",
+          types: types as never,
+        });
+        expect(row).toEqual({ task: "parsed b" });
+      });
+    } finally {
+      neonConfig.fetchFunction = undefined;
+    }
+    expect(tokens).toEqual(["Bearer client", "Bearer query"]);
+    expect(await setup.story()).toEqual(["a 1", "b 1"]);
+  });
+
   test("a batch has the context of each of its queries, and gives only their results", async () => {
     await using setup = await setUp();
     const { story } = setup;

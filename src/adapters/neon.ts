@@ -30,9 +30,8 @@ export interface NeonHttpClient {
 
 /** A lazy query over HTTP: what of its inner life is used here. */
 interface NeonQuery extends PromiseLike<unknown> {
-  execute(data: unknown, options: unknown): Promise<unknown>;
+  execute(data: unknown, options: object | undefined): Promise<unknown>;
   readonly queryData: unknown;
-  readonly opts?: { readonly fetchOptions?: unknown };
 }
 
 type Sql = ((...args: unknown[]) => NeonQuery) & {
@@ -93,8 +92,9 @@ function wrapHttp(sql: Sql, options: WrapOptions): Sql {
       const text = getsContextAlone(statementKind(textOf(query.queryData)), options) ? context() : undefined;
       if (text === undefined) return await bare.call(query, data, sending);
       try {
-        const { fetchOptions } = query.opts ?? {};
-        return (await sql.transaction([setContext(text), query], fetchOptions ? { fetchOptions } : {}))[1];
+        // As `transaction` does, which would drop the query's own token and connection: by place those of the result.
+        const batch = [setContext(text).queryData, data];
+        return (await bare.call(query, batch, { ...sending, 1: sending }) as unknown[])[1];
       } catch (error) {
         if (!refusesTransactions(error)) throw error;
         warnOfBareRun();
