@@ -84,11 +84,14 @@ onEachServer("withBemi for Neon's driver", (open) => {
         });
         expect(row).toEqual({ task: "parsed b" });
       });
+      const db = withBemiForDrizzle(drizzle(neon(setup.url)));
+      const table = pgTable("todos", { task: text() });
+      await as(2, () => db.$withAuth("user").insert(table).values({ task: "c" }));
     } finally {
       neonConfig.fetchFunction = undefined;
     }
-    expect(tokens).toEqual(["Bearer client", "Bearer query"]);
-    expect(await setup.story()).toEqual(["a 1", "b 1"]);
+    expect(tokens).toEqual(["Bearer client", "Bearer query", "Bearer user"]);
+    expect(await setup.story()).toEqual(["a 1", "b 1", "c 2"]);
   });
 
   test("a batch has the context of each of its queries, and gives only their results", async () => {

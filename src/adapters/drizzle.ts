@@ -20,6 +20,9 @@ export interface DrizzleDatabase {
   readonly $client: unknown;
 }
 
+/** As drizzle's own properties are: its `$withAuth` puts others in their place. */
+const CHANGEABLE = { configurable: true, writable: true };
+
 /**
  * Wraps a drizzle database: a write made within a context carries it; outside one nothing changes. It is the same as
  * to give drizzle a wrapped client, for where drizzle makes the client itself.
@@ -44,8 +47,11 @@ export function withBemi<D extends DrizzleDatabase>(db: D, options: WrapOptions 
   const client = wrapClient(db.$client, options);
   // All that drizzle sends goes by its session's client.
   return Object.create(db, {
-    $client: { value: client, enumerable: true },
-    session: { value: Object.create(session, { client: { value: client } }) },
+    $client: { ...CHANGEABLE, value: client, enumerable: true },
+    session: {
+      ...CHANGEABLE,
+      value: Object.create(session, { client: { ...CHANGEABLE, value: client } }),
+    },
   }) as D;
 }
 
