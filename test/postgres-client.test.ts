@@ -6,7 +6,7 @@ import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type postgres from "postgres";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
-import { mergeContext, onWarning, withContext } from "../mod.ts";
+import { currentContext, mergeContext, onWarning, withContext } from "../mod.ts";
 import { withBemi } from "../src/adapters/postgres.ts";
 import { install, track } from "./support/installation.ts";
 import { onEachServer, type TestDatabase } from "./support/databases.ts";
@@ -450,6 +450,22 @@ onEachServer("withBemi for postgres.js", (open) => {
     expect(await story(database)).toEqual(["a 1", "b 2"]);
   });
 
+  test("a listener runs in the context of whoever listens, not of the first one", async () => {
+    await using database = await open();
+    const sql = await todos(database);
+    const writes: Promise<unknown>[] = [];
+    const hear = (task: string): void => {
+      writes.push(sql`insert into todos (task) values (${task})`.execute());
+    };
+    await as(1, () => sql.listen("news", () => hear("a")));
+    await as(2, () => sql.listen("news", () => hear("b"), () => hear("b listens")));
+    await sql.listen("news", () => hear("c"));
+    await sql.notify("news", "");
+    await expect.poll(() => writes.length).toBe(4);
+    await Promise.all(writes);
+    expect((await story(database)).sort()).toEqual(["a 1", "b 2", "b listens 2", "c -"]);
+  });
+
   test("a subscription hears what is written in a context", async () => {
     await using database = await open();
     await todos(database);
@@ -457,6 +473,9 @@ onEachServer("withBemi for postgres.js", (open) => {
     await database.port.execute(`create publication ${name} for table todos`);
     const sql = withBemi(database.connect({ publications: name, max: 2 }));
     const heard: unknown[] = [];
+    const others: unknown[] = [];
+    await as(1, () => sql.subscribe("insert:todos", () => void others.push(currentContext())));
+    await as(2, () => sql.subscribe("insert:todos", () => void others.push(currentContext())));
     const subscription = await sql.subscribe("*:todos", (row, { command }) => {
       heard.push([command, row?.task]);
     });
@@ -465,6 +484,7 @@ onEachServer("withBemi for postgres.js", (open) => {
       await sql`update todos set task = 'b'`;
     });
     await expect.poll(() => heard, { timeout: 20_000 }).toEqual([["insert", "a"], ["update", "b"]]);
+    expect(others).toEqual([{ user_id: 1 }, { user_id: 2 }]);
     subscription.unsubscribe();
     expect(await story(database)).toEqual(["a 1", "b 1"]);
   });

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { bindAsync } from "../context/bind-async.ts";
 import { contextLiteralSql } from "../context/context-sql.ts";
 import { laterStatementContext } from "../context/statement-context.ts";
 import {
@@ -50,6 +51,8 @@ interface Sql extends QueryMaker {
   begin(options: string, fn: Callback): Promise<unknown>;
   reserve(): Promise<Sql>;
   savepoint(...args: unknown[]): Promise<unknown>;
+  listen(...args: unknown[]): Promise<unknown>;
+  subscribe(...args: unknown[]): Promise<unknown>;
   end(...args: unknown[]): Promise<void>;
 }
 
@@ -101,12 +104,18 @@ function wrapPool(sql: Sql, options: WrapOptions): Sql {
       return sql.begin(how, (tx) => callback(wrapTransaction(tx)));
     },
     reserve: async () => wrapReserved(await sql.reserve(), options),
+    // One connection hears for all, in the async context of whoever was the first.
+    listen: (...args: unknown[]) => sql.listen(...args.map(bound)),
+    subscribe: (...args: unknown[]) => sql.subscribe(...args.map(bound)),
     end: (...args: unknown[]) => {
       ended = true;
       return sql.end(...args);
     },
   });
 }
+
+const bound = (value: unknown): unknown =>
+  typeof value === "function" ? bindAsync(value as () => void) : value;
 
 // The driver reads the file first and then sends its text by the handler of the `sql` that made the query.
 function runFile(sql: Sql, query: Query, reopen: Reopen, context: string, bare: Handler): void {
