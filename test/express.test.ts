@@ -113,6 +113,23 @@ onEachServer("requests", (open) => {
     },
   );
 
+  test("have their context in the events of the request and its response too", async () => {
+    const app = express();
+    const heard: unknown[] = [];
+    app.use(bemi((request: express.Request) => ({ endpoint: request.path })));
+    app.post("/upload", (request, response) => {
+      const note = (name: string) => () => void heard.push([name, currentContext()]);
+      request.once("data", note("data")).on("end", note("end")).on("end", () => response.send("ok"));
+      response.on("finish", note("finish")).on("close", note("close"));
+    });
+    using server = await listen(app);
+    await fetch(`${server.url}/upload`, { method: "POST", body: "a".repeat(100_000) });
+    const context = { endpoint: "/upload" };
+    await expect.poll(() => heard).toEqual(
+      ["data", "end", "finish", "close"].map((name) => [name, context]),
+    );
+  });
+
   test("to tRPC: a middleware of three lines", async () => {
     await using setup = await setUp(open);
     const { pool, database } = setup;

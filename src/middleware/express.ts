@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { bindAsync } from "../context/bind-async.ts";
 import type { ContextLike } from "../context/scope.ts";
 import { withRequestContext } from "./request-context.ts";
 
@@ -28,11 +29,21 @@ export type ConnectMiddleware<R> = (request: R, response: unknown, next: (error?
  * ```
  */
 export function bemi<R extends object>(fn: (request: R) => ContextLike): ConnectMiddleware<R> {
-  return function bemi(request, _response, next) {
+  return function bemi(request, response, next) {
     const header = (name: string): string | undefined => {
       const value = (request as NodeRequest).headers?.[name];
       return typeof value === "string" ? value : undefined;
     };
-    withRequestContext({ header, context: () => fn(request) }, () => next()).catch(next);
+    withRequestContext({ header, context: () => fn(request) }, () => {
+      bindEvents(request);
+      bindEvents(response);
+      return next();
+    }).catch(next);
   };
+}
+
+/** A request's events come from its socket, those of a body say, which is read before an upload's handler runs. */
+function bindEvents(emitter: unknown): void {
+  const { emit } = (emitter ?? {}) as { emit?: (...args: unknown[]) => unknown };
+  if (emit) Object.assign(emitter as object, { emit: bindAsync(emit.bind(emitter)) });
 }
