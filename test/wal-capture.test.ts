@@ -340,6 +340,11 @@ onEachServer("capture from the WAL", (open) => {
       `insert into docs values (1, '{"a": "\\u0000"}'), (2, '{"a": 1}'), (3, '"\\ud800"')`,
     );
     await database.port.execute(`insert into docs values (4, '1e400000')`);
+    // Deeper than the worker's sessions go.
+    await database.port.execute(
+      `set max_stack_depth = '6MB'; insert into docs select 5, (repeat('[', 30000) || repeat(']', 30000))::json;
+      reset max_stack_depth`,
+    );
     await database.port.execute("insert into todos (task) values ('goes on')");
     await catchUp(database);
     expect((await seen(database.port)).map((c) => [c.table, c.key])).toEqual([["docs", "2"], ["todos", "1"]]);
@@ -349,7 +354,7 @@ onEachServer("capture from the WAL", (open) => {
     expect(aside).toEqual([{ key: "1", sqlstate: "22P05" }, { key: "3", sqlstate: "22P02" }, {
       key: "4",
       sqlstate: "22003",
-    }]);
+    }, { key: "5", sqlstate: "54001" }]);
     await database.port.execute(
       `update ${BEMI}.set_aside set change = replace(change, '"a": "\\u0000"', '"a": "mended"')`,
     );

@@ -12,7 +12,6 @@ export const SQLSTATE = {
   invalidTransactionTermination: "2D000",
   lockNotAvailable: "55P03",
   objectInUse: "55006",
-  programLimitExceeded: "54000",
   queryCanceled: "57014",
   readOnlyTransaction: "25006",
   objectNotInPrerequisiteState: "55000",

@@ -152,8 +152,7 @@ async function takeIn(
 export function isDataError(error: unknown): boolean {
   const state = sqlstateOf(error);
   return state !== undefined &&
-    (/^(?:22|23)/.test(state) || state === SQLSTATE.programLimitExceeded ||
-      state === SQLSTATE.featureNotSupported);
+    (/^(?:22|23|54)/.test(state) || state === SQLSTATE.featureNotSupported);
 }
 
 /** Whether another worker, or a lock, stands in the way: waiting helps. */
