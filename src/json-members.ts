@@ -21,8 +21,11 @@ function skipSpace(text: string, at: number): number {
   return at;
 }
 
-// By indexOf and not by a pattern, which would need a stack as deep as a text is long.
-function skipString(text: string, start: number): number {
+/**
+ * Where a string of JSON that begins there has ended. By indexOf and not by a pattern, which would need a stack as deep as
+ * a text is long.
+ */
+export function skipString(text: string, start: number): number {
   for (let end = text.indexOf('"', start + 1);; end = text.indexOf('"', end + 1)) {
     if (end < 0) throw new Error("a string of JSON that does not end");
     let slashes = 0;

@@ -98,6 +98,26 @@ onEachServer("what every path of capture has alike", (open) => {
     },
   );
 
+  test.each(CAPTURES)("a context that is long, and one nested too deeply (%s)", async (capture) => {
+    await using database = await open();
+    const changes = await run(database, capture, {
+      tables: "create table todos (id int primary key)",
+      tracked: ["todos"],
+      statements: [
+        "begin",
+        `select set_config('bemi.context', '{"text": "' || repeat('x', 9000000) || '"}', true)`,
+        "insert into todos values (1)",
+        `select set_config('bemi.context', '{"list": ' || repeat('[', 30000) || repeat(']', 30000) || '}', true)`,
+        "insert into todos values (2)",
+        "commit",
+      ],
+    });
+    expect(changes.map(({ key, context }) => [key, String(context.text).length, context.db])).toEqual([
+      ["1", 9_000_000, expect.not.objectContaining({ context_error: expect.anything() })],
+      ["2", expect.anything(), expect.objectContaining({ context_error: "not a JSON object" })],
+    ]);
+  });
+
   test.each(CAPTURES)(
     "a partition's move, whatever a backslash means to the session (%s)",
     async (capture) => {

@@ -23,7 +23,7 @@ const FLOORS: Readonly<Record<string, readonly string[]>> = {
   "errors.ts": [],
   "identifiers.ts": ["errors.ts"],
   "json-members.ts": [],
-  "json-numbers.ts": [],
+  "json-numbers.ts": ["json-members.ts"],
   "similar.ts": [],
   generated: [],
   context: ["errors.ts"],

@@ -1,5 +1,5 @@
 import type { Buffer } from "node:buffer";
-import { jsonMembers } from "../json-members.ts";
+import { jsonMembers, skipString } from "../json-members.ts";
 import { commentTexts } from "./comment.ts";
 
 /** What a context trigger said of a statement. */
@@ -176,7 +176,7 @@ export function isJsonb(text: string): boolean {
   } catch {
     return false;
   }
-  return !hasUnstorableEscape(text) && !hasHugeNumber(text);
+  return !hasUnstorableEscape(text) && !isBeyondJsonb(text);
 }
 
 /** Whether a JSON text escapes a NUL or half a surrogate pair, which json takes and jsonb refuses. */
@@ -194,7 +194,18 @@ export function hasUnstorableEscape(text: string): boolean {
   return false;
 }
 
-// numeric ends at 131072 digits before the point.
-function hasHugeNumber(text: string): boolean {
-  return /[eE][+-]?\d{5,}/.test(text.replace(/"(?:[^"\\]|\\.)*"/g, '""'));
+/** How deep PostgreSQL follows a nesting is a matter of its stack: some 16,000 levels as it comes. */
+const MAX_DEPTH = 5000;
+
+// Nested too deeply, or a number of which numeric, that ends at 131072 digits before the point, has none.
+function isBeyondJsonb(json: string): boolean {
+  const tokens = /["[{\]}]|[eE][+-]?\d{5,}/g;
+  let depth = 0;
+  for (let match = tokens.exec(json); match; match = tokens.exec(json)) {
+    const [token] = match;
+    if (token === '"') tokens.lastIndex = skipString(json, match.index);
+    else if (token === "]" || token === "}") depth--;
+    else if (token !== "[" && token !== "{" || ++depth > MAX_DEPTH) return true;
+  }
+  return false;
 }
