@@ -319,6 +319,20 @@ onEachServer("the worker, reading what was written before", (open) => {
     expect(await port.query(`select count(*)::int as count from ${BEMI}.set_aside`)).toEqual([{ count: 1 }]);
   });
 
+  test("ends, and says why, where the database holds a text that UTF-8 has not", async () => {
+    await using database = await open({ encoding: "WIN1252" });
+    const { db, port } = database;
+    await install(db);
+    await createSlot(db);
+    await port.execute("create table todos (id int primary key, task text)");
+    await track(db, "todos", { capture: "wal" });
+    await port.execute(`insert into todos values (1, convert_from('\\x81', 'WIN1252'))`);
+    for (const mode of ["poll", "stream"] as const) {
+      await using worker = runWorker({ source: database.url, mode });
+      await expect(worker.finished).rejects.toMatchObject({ code: "22P05" });
+    }
+  });
+
   test("takes vectors of numbers for the arrays that they are", async () => {
     await using database = await open();
     const { db, port } = database;

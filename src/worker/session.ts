@@ -59,7 +59,11 @@ export async function session(
       try {
         const untilNear = performance.now() >= retryAt;
         if (await keepPolling(work, { untilNear, until: retryAt }) === "done") return;
-        if (await streamSlot(work) === "done") return;
+        const outcome = await streamSlot(work).catch((error: unknown) => {
+          // What the log refuses is read again, one by one, which only a slot can do that nobody streams.
+          if (!isDataError(error)) throw error;
+        });
+        if (outcome === "done") return;
       } catch (error) {
         // Another worker was faster.
         if (isHeld(error)) await pause(500, signal);
@@ -67,8 +71,7 @@ export async function session(
           if (mode === "stream") throw error.explained();
           retryAt = performance.now() + STREAM_RETRY;
           log({ kind: "reading", mode: "poll", reason: `streaming was refused (${error.code})` });
-        } // What the log refuses is read again, one by one, which only a slot can do that nobody streams.
-        else if (!isDataError(error)) throw error;
+        } else throw error;
       }
     }
   } finally {

@@ -22,7 +22,7 @@ export interface TestDatabase extends AsyncDisposable {
 }
 
 export interface DatabaseOptions {
-  readonly encoding?: "UTF8" | "LATIN1" | "SQL_ASCII";
+  readonly encoding?: "UTF8" | "LATIN1" | "WIN1252" | "SQL_ASCII";
 }
 
 type Open<T> = (options?: DatabaseOptions) => Promise<T>;
