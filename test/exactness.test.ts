@@ -98,6 +98,28 @@ onEachServer("what every path of capture has alike", (open) => {
     },
   );
 
+  test.each(CAPTURES)(
+    "a move that a trigger ends half-way, before one of another row (%s)",
+    async (capture) => {
+      await using database = await open();
+      const changes = await run(database, capture, {
+        tables: `create table todos (id int, list int) partition by list (list);
+        create table todos_1 partition of todos for values in (1);
+        create table todos_2 partition of todos for values in (2);
+        create function refuse() returns trigger language plpgsql as
+          'begin return case when new.id <> 1 then new end; end';
+        create trigger refuse before insert on todos_2 for each row execute function refuse()`,
+        tracked: ["todos"],
+        statements: ["insert into todos values (1, 1), (2, 1)", "update todos set list = 2"],
+      });
+      expect(changes.slice(2).map(({ operation, before, after }) => [operation, before, after]).sort())
+        .toEqual([
+          ["DELETE", { id: 1, list: 1 }, {}],
+          ["UPDATE", { id: 2, list: 1 }, { id: 2, list: 2 }],
+        ]);
+    },
+  );
+
   test.each(CAPTURES)("a context that is long, and one nested too deeply (%s)", async (capture) => {
     await using database = await open();
     const changes = await run(database, capture, {

@@ -225,7 +225,8 @@ export function stitcher(catalog: Catalog): Stitcher {
         const table = tableAt(message.relation, lsn);
         if (!table) return;
         const attributed = latest(table, ["INSERT", "UPDATE"]);
-        const half = attributed?.operation === "UPDATE" ? moves.get(table.root)?.shift() : undefined;
+        // The last, right behind which its other half comes: those before it have none.
+        const half = attributed?.operation === "UPDATE" ? moves.get(table.root)?.pop() : undefined;
         const after = table.image(message.after);
         if (half) {
           emit(change(table, "UPDATE", half.position, half.index, half.context, half.before, after));
