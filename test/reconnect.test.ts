@@ -1,3 +1,4 @@
+import dns from "node:dns";
 import { expect, test, vi } from "vitest";
 import type { WorkerEvent } from "../src/worker/mod.ts";
 import { openProxy, type Proxy } from "./chaos/proxy.ts";
@@ -68,6 +69,26 @@ onEachServer("a worker whose server is not to be reached", (open) => {
     expect(retries()[before]?.delay).toBeLessThanOrEqual(200);
     await worker.stop();
   }, 180_000);
+
+  test("tries again where its name cannot be looked up for a while", async () => {
+    await using database = await open();
+    await todos(database);
+    await database.port.execute("insert into todos values (1, 'meanwhile')");
+    const lookup = vi.spyOn(dns, "lookup").mockImplementationOnce(
+      ((_name, _options, done) =>
+        void setImmediate(
+          done as (error: Error) => void,
+          Object.assign(new Error(), { code: "EAI_AGAIN" }),
+        )) as typeof dns.lookup,
+    );
+    const source = new URL(database.url);
+    source.hostname = "localhost";
+    const events: WorkerEvent[] = [];
+    await runWorker({ source: source.href, once: true, log: (event) => events.push(event) }).finished;
+    lookup.mockRestore();
+    expect(events).toContainEqual(expect.objectContaining({ kind: "retry", code: "EAI_AGAIN" }));
+    await expectTasks(database, ["meanwhile"]);
+  });
 
   test(
     "notices a network that has gone silent by its own timer, and reads over another connection",

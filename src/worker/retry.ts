@@ -2,7 +2,7 @@ import { sqlstateOf } from "../database/sqlstate.ts";
 import { BemiError } from "../errors.ts";
 
 /** Errors after which trying again makes sense: connections, restarts, failovers, full or slow servers. */
-const TRANSIENT = /^(?:08|40|53|57P|58)|^(?:55P03|55006|57014|25006|CONN|E[A-Z]+$)/;
+const TRANSIENT = /^(?:08|40|53|57P|58)|^(?:55P03|55006|57014|25006|CONN|E(?:AI_AGAIN|[A-Z]+)$)/;
 
 export function isTransient(code: string): boolean {
   return TRANSIENT.test(code);
