@@ -1,4 +1,5 @@
 import { spawnSync } from "node:child_process";
+import { type AddressInfo, createServer, type Socket } from "node:net";
 import { fileURLToPath } from "node:url";
 import postgres from "postgres";
 import { afterAll, beforeAll, describe, expect, inject, test, vi } from "vitest";
@@ -142,6 +143,28 @@ describe.each(inject("servers").map(({ version }) => [version]))("TLS with Postg
         ...usage,
         message: expect.stringContaining("sslrootcert"),
       });
+  });
+
+  test("a server that goes as soon as it has agreed to TLS is gone, and what fails keeps no connection", async () => {
+    const open = new Set<Socket>();
+    let answer = (socket: Socket): void => void socket.write("S", () => socket.resetAndDestroy());
+    const fake = createServer((socket) => {
+      open.add(socket);
+      socket.on("error", () => {}).on("close", () => open.delete(socket)).once("data", () => answer(socket));
+    });
+    await new Promise<void>((done) => fake.listen(0, "127.0.0.1", done));
+    const { port } = fake.address() as AddressInfo;
+    const target = (rootCert: string): string =>
+      `postgres://postgres@127.0.0.1:${port}/postgres?sslmode=verify-ca&sslrootcert=${rootCert}`;
+    for (let i = 0; i < 3; i++) {
+      await expect(look(target(files.ca))).rejects.toMatchObject({
+        code: expect.stringMatching(/^(?:E|CONN)/),
+      });
+    }
+    answer = (socket) => void socket.write("S");
+    await expect(look(target(`${files.ca}.gone`))).rejects.toMatchObject({ code: "usage" });
+    await vi.waitFor(() => expect(open.size).toBe(0));
+    await new Promise((done) => fake.close(done));
   });
 
   test("a client shows its certificate where the URL names one", async () => {

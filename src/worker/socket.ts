@@ -27,9 +27,12 @@ async function encrypted(host: string, port: number, tls: TlsSettings): Promise<
     opened(connect({ host, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEPALIVE }));
   const socket = await open();
   const timer = setTimeout(() => socket.destroy(noAnswer()), TIMEOUT);
+  // It may go while files are read, when nobody else listens.
+  socket.on("error", () => {});
   try {
     return await secured(socket, host, tls);
   } catch (error) {
+    socket.destroy();
     // As libpq: where TLS is but preferred, what cannot begin goes on without.
     if (tls.mode !== "prefer" || (error as { code?: unknown }).code !== "connection_failed") throw error;
     return await open();

@@ -38,6 +38,8 @@ export async function secured(socket: Socket, host: string, tls: TlsSettings): P
     ...await files(tls),
     ...(tls.options ? { rejectUnauthorized: true, checkServerIdentity, host, ...tls.options } : {}),
   };
+  // It would wait for ever for a server that went meanwhile.
+  if (socket.destroyed) throw connectionLost("The server hung up");
   return await new Promise((done, fail) => {
     const encrypted = connect(options);
     const give = (error: Error): void => {
