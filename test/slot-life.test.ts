@@ -1,4 +1,5 @@
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import postgres from "postgres";
 import { describe, expect, inject, test, vi } from "vitest";
@@ -231,6 +232,36 @@ onEachServer("a slot that is gone", (open) => {
     await sql`insert into todos values (1, 'read')`;
     await Promise.all([1, 2, 3].map(() => catchUp(url, { recreateSlot: true })));
     expect(await tasks(sql)).toEqual(["CREATE read"]);
+    expect(await gaps(sql)).toHaveLength(1);
+  });
+
+  test("is made by a worker that loses its connection meanwhile, and is not ended by that", async () => {
+    await using database = await open();
+    const { db: sql, url } = database;
+    await todos(sql);
+    await catchUp(url);
+    await sql.unsafe(`select pg_drop_replication_slot(${BEMI}.slot_name())`);
+    const other = await sql.reserve();
+    await other.unsafe("begin; insert into todos values (1, 'open')");
+    const source = new URL(url);
+    const { hostname: host, port } = new URL(url);
+    using proxy = await openProxy(() => ({ host, port: Number(port) }));
+    source.port = String(proxy.port);
+    const worker = spawn(
+      process.execPath,
+      [bin, "--once", "--recreate-slot", "--database-url", source.href, "--schema", SCHEMA],
+      { stdio: "ignore" },
+    );
+    const ended = once(worker, "exit");
+    await vi.waitFor(async () =>
+      expect(
+        await sql`select from pg_stat_activity where query like 'select pg_create_logical_replication_slot%'
+        and wait_event is not null and datname = current_database()`,
+      ).toHaveLength(1), { timeout: 20_000 });
+    proxy.cut();
+    await other.unsafe("rollback");
+    other.release();
+    expect(await ended).toEqual([0, null]);
     expect(await gaps(sql)).toHaveLength(1);
   });
 

@@ -6,7 +6,7 @@ import { requireLogical } from "../install/decodable.ts";
 import { inSchema, requireInstalled } from "../install/schema.ts";
 import { formatLsn, type Lsn, parseLsn } from "./decode.ts";
 import { slotState } from "./slot-state.ts";
-import type { WorkerSql } from "./sql.ts";
+import { inTransaction, type WorkerSql } from "./sql.ts";
 import type { Seal } from "./table.ts";
 
 /** The database whose WAL is read, as far as it is asked in plain SQL. */
@@ -28,7 +28,10 @@ export interface Source {
  * @throws {BemiError} `schema_missing`, `wal_unavailable`, `usage`
  */
 export async function openSource(sql: WorkerSql, schema: string, slot: string | undefined): Promise<Source> {
-  const db = connect(sql as unknown as PostgresLike);
+  const db: Database = {
+    ...connect(sql as unknown as PostgresLike),
+    transaction: (fn) => inTransaction(sql, (tx) => fn(connect(tx as unknown as PostgresLike))),
+  };
   await requireInstalled(db, schema);
   const [facts] = await db.query<Record<string, string>>(inSchema(
     schema,
