@@ -2,6 +2,8 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import { expect, test, vi } from "vitest";
+import type { Database } from "../src/database/port.ts";
+import { heartbeat } from "../src/worker/heartbeat.ts";
 import { onEachServer } from "./support/databases.ts";
 import { createSlot, install, SCHEMA, track } from "./support/installation.ts";
 
@@ -57,4 +59,20 @@ onEachServer("an idle worker", (open) => {
     },
     10 * WINDOW,
   );
+});
+
+test("a heartbeat that failed is not waited for: the next one is sent", async () => {
+  let asked = 0;
+  const db = {
+    query: () => {
+      asked++;
+      return Promise.reject(Object.assign(new Error("canceled"), { code: "57014" }));
+    },
+  } as unknown as Database;
+  const { beat } = heartbeat({ db, interval: 1, log: () => {} });
+  for (const times of [1, 2]) {
+    await expect(beat()).rejects.toMatchObject({ code: "57014" });
+    expect(asked).toBe(times);
+    await new Promise((done) => setTimeout(done, 5));
+  }
 });

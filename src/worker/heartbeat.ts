@@ -56,6 +56,8 @@ export function heartbeat({ db, interval, log }: HeartbeatOptions): Heartbeat {
         const [row] = await db.query<{ lsn: string }>("select pg_current_wal_insert_lsn()::text as lsn");
         endsBefore = parseLsn(row?.lsn ?? "0/0");
       } catch (error) {
+        // None that has to come back, so that the next one is sent.
+        awaited = undefined;
         const code = sqlstateOf(error);
         if (code !== SQLSTATE.insufficientPrivilege && code !== SQLSTATE.readOnlyTransaction) throw error;
         isRefused = true;
