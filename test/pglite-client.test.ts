@@ -187,7 +187,16 @@ describe("the words of a statement", () => {
     ["select '/*' , 'insert' , '*/'", false],
     ["select inserted, updates from todos", false],
     ["select 'it''s' || 'insert'", false],
+    ["select E'it''s \\' insert ', \"a\"\"insert\"", false],
   ])("%s", (sql, writes) => expect(statementKind(sql).writes).toBe(writes));
+
+  test.each([
+    ["text", (n: number) => `'${"x".repeat(n)}'`],
+    ["quotes", (n: number) => `'${"''".repeat(n)}'`],
+    ["escapes", (n: number) => `E'${"\\n".repeat(n)}'`],
+  ])("are found beside megabytes of %s", (_, literal) => {
+    expect(statementKind(`insert into todos values (${literal(10_000_000)})`).writes).toBe(true);
+  });
 
   test.each(["begin", " COMMIT", "select 1; rollback", "vacuum todos", "/* hi */ set role x", "savepoint a"])(
     "%s steers the transaction",

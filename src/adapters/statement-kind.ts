@@ -1,6 +1,7 @@
-// Quoted text and comments, so that no word inside them counts. In this order: what opens first wins.
+// Quoted text and comments, so that no word inside them counts. In this order: what opens first wins. A doubled quote ends
+// one text and begins the next, for a pattern that goes on over it needs a stack as deep as the text is long.
 const QUOTED =
-  /\/\*[\s\S]*?(?:\*\/|$)|--[^\n]*|\be'(?:[^'\\]|\\[\s\S]|'')*(?:'|$)|'(?:[^']|'')*(?:'|$)|"(?:[^"]|"")*(?:"|$)|\$([a-z_\u0080-\uffff][\w\u0080-\uffff]*)?\$[\s\S]*?(?:\$\1\$|$)/gi;
+  /\/\*[\s\S]*?(?:\*\/|$)|--[^\n]*|\be'[^'\\]*(?:(?:\\[\s\S]|'')[^'\\]*)*(?:'|$)|'[^']*(?:'|$)|"[^"]*(?:"|$)|\$([a-z_\u0080-\uffff][\w\u0080-\uffff]*)?\$[\s\S]*?(?:\$\1\$|$)/gi;
 
 const WRITES = /\b(?:insert|update|delete|merge|truncate|call|do|execute|into)\b|\bcopy\b[\s\S]*\bfrom\b/i;
 
@@ -36,7 +37,7 @@ export interface StatementKind {
   readonly isSimple: boolean;
 }
 
-/** Of a file that the driver itself reads: its text is not known, so it is taken for a write. */
+/** Of a text that is not known, as of a file that the driver itself reads: it is taken for a write. */
 export const UNREAD: StatementKind = {
   writes: true,
   controls: false,
@@ -52,20 +53,30 @@ const known: Map<string, StatementKind> = new Map();
 export function statementKind(sql: string): StatementKind {
   const seen = known.get(sql);
   if (seen) return seen;
-  const words = sql.replace(QUOTED, " ").replace(ROW_LOCK, " ");
-  const kind: StatementKind = {
-    writes: WRITES.test(words),
-    controls: CONTROL.test(words),
-    rollsBack: ROLLBACK.test(words),
-    leaves: leaves(words),
-    isSimple: SIMPLE.test(words),
-  };
+  const kind = kindOf(sql);
   // A text with inlined values is hardly seen twice, and may be long.
   if (sql.length <= 4096) {
     if (known.size >= MAX_KNOWN) known.clear();
     known.set(sql, kind);
   }
   return kind;
+}
+
+function kindOf(sql: string): StatementKind {
+  let words: string;
+  try {
+    words = sql.replace(QUOTED, " ").replace(ROW_LOCK, " ");
+  } catch {
+    // Millions of escapes in one literal are more than the engine's stack holds.
+    return UNREAD;
+  }
+  return {
+    writes: WRITES.test(words),
+    controls: CONTROL.test(words),
+    rollsBack: ROLLBACK.test(words),
+    leaves: leaves(words),
+    isSimple: SIMPLE.test(words),
+  };
 }
 
 function leaves(words: string): StatementKind["leaves"] {

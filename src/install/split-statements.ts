@@ -1,6 +1,6 @@
 // What holds semicolons that end no statement, and all else. In this order: what opens first wins.
 const TOKEN =
-  /\/\*[^]*?\*\/|--[^\n]*|\be'(?:[^'\\]|\\[^]|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(\w*)\$[^]*?\$\1\$|;|\w+|[^]/gi;
+  /\/\*[^]*?\*\/|--[^\n]*|\be'[^'\\]*(?:(?:\\[^]|'')[^'\\]*)*'|'[^']*'|"[^"]*"|\$(\w*)\$[^]*?\$\1\$|;|\w+|[^]/gi;
 
 /** The statements of a script, each without its semicolon and with the comments before it. */
 export function splitStatements(sql: string): string[] {
