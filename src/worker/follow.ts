@@ -37,12 +37,12 @@ export async function follow(
   const { signal, goal, report, everySecond, farBehind } = options;
   const intake = openIntake(link);
   let durable = 0n;
-  let checkedAt = Date.now();
+  let checkedAt = performance.now();
   let isFarBehind = false;
   // Decoding says nothing where the publication is gone (PostgreSQL 18): looked at before the slot lets go of anything.
   const check = async (): Promise<void> => {
-    if (Date.now() - checkedAt < CHECK_INTERVAL) return;
-    checkedAt = Date.now();
+    if (performance.now() - checkedAt < CHECK_INTERVAL) return;
+    checkedAt = performance.now();
     const { flushed } = await slotState(link.source);
     stream.acknowledge(durable);
     await everySecond();
@@ -69,10 +69,10 @@ export async function follow(
     } else {
       const before = intake.transactions;
       const counts = await write(link, false, async (writer) => {
-        const due = Date.now() + WRITE_INTERVAL;
+        const due = performance.now() + WRITE_INTERVAL;
         for (;;) {
           // Batches may well end in a transaction each: past its time, it ends in the middle of one.
-          const isDue = writer.written >= WRITE_LIMIT || Date.now() >= due;
+          const isDue = writer.written >= WRITE_LIMIT || performance.now() >= due;
           const count = isDue && untilCommit(batch) || batch.length;
           rest = batch.slice(count);
           await intake.consume(batch.slice(0, count), writer);

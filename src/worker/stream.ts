@@ -92,7 +92,7 @@ function receive(
   let queuedBytes = 0;
   let sentLsn = 0n;
   let acknowledged = 0n;
-  let heardAt = Date.now();
+  let heardAt = performance.now();
   let ended: { readonly error: unknown } | undefined;
   let wake: () => void = () => {};
   const fail = (error: unknown): void => {
@@ -106,8 +106,8 @@ function receive(
   const onTimer = (): void => {
     sendStatus();
     // Each update asks for an answer. A socket that is paused has not gone silent.
-    if (duplex.isPaused()) heardAt = Date.now();
-    else if (Date.now() - heardAt > 4 * statusInterval) {
+    if (duplex.isPaused()) heardAt = performance.now();
+    else if (performance.now() - heardAt > 4 * statusInterval) {
       fail(Object.assign(connectionLost(), { code: "ETIMEDOUT" }));
       // Whoever watches the sockets learns of it too: the others have gone silent most likely, with a query under way.
       socket?.destroy();
@@ -115,7 +115,7 @@ function receive(
   };
   // Each copy-data message is one chunk. Its bytes are a view of what came from the socket, which nobody writes to.
   duplex.on("data", (chunk: Buffer) => {
-    heardAt = Date.now();
+    heardAt = performance.now();
     if (chunk[0] === XLOG_DATA) {
       const lsn = chunk.readBigUInt64BE(1);
       let batch = queue.at(-1);
