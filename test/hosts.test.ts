@@ -1,8 +1,11 @@
 import { spawnSync } from "node:child_process";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import postgres from "postgres";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import { openClient } from "../src/cli/connection.ts";
+import { install } from "../src/install/mod.ts";
+import { createSlot } from "../src/worker/mod.ts";
 import { openConnection } from "../src/worker/connection.ts";
 import { openProxy } from "./chaos/proxy.ts";
 import { type Server, startServer } from "./support/servers.ts";
@@ -20,6 +23,10 @@ describe(`several hosts in a URL, on PostgreSQL ${version}`, () => {
 
   beforeAll(async () => {
     primary = await startServer(version);
+    const sql = postgres(primary.url(), { max: 1, onnotice() {} });
+    await install(sql);
+    await createSlot(sql);
+    await sql.end();
     standby = await primary.copy("standby", [
       `primary_conninfo=host=127.0.0.1 port=${new URL(primary.url()).port} user=postgres`,
     ]);
@@ -93,6 +100,12 @@ describe(`several hosts in a URL, on PostgreSQL ${version}`, () => {
         env: { PATH: process.env.PATH ?? "" },
         timeout: 60_000,
       });
+    expect(bemi(["worker", "--once"], url([standby]))).toMatchObject({
+      status: 1,
+      stderr: expect.stringMatching(
+        /The server takes no writes \(SQLSTATE 25006\)\n {2}It is a standby[^\n]*\n$/,
+      ),
+    });
     for (const command of [["status"], ["worker", "--once"]]) {
       expect(bemi(command, url([NOBODY, "127.0.0.1:2"]))).toMatchObject({
         status: 3,

@@ -33,6 +33,11 @@ export async function openSource(sql: WorkerSql, schema: string, slot: string | 
     transaction: (fn) => inTransaction(sql, (tx) => fn(connect(tx as unknown as PostgresLike))),
   };
   await requireInstalled(db, schema);
+  const [server] = await db.query<{ is_standby: string }>("select pg_is_in_recovery()::text as is_standby");
+  if (server?.is_standby === "true") {
+    // As the server says to whoever writes: it may well be promoted.
+    throw Object.assign(new Error("The server is a standby"), { code: SQLSTATE.readOnlyTransaction });
+  }
   const [facts] = await db.query<Record<string, string>>(inSchema(
     schema,
     `select current_setting('wal_level') as wal_level, version() as version, "bemi".own_name() as publication,
