@@ -4,7 +4,11 @@ import { fileURLToPath } from "node:url";
 import postgres from "postgres";
 import { describe, expect, inject, test, vi } from "vitest";
 import { connect } from "../src/database/connect.ts";
+import type { Database } from "../src/database/port.ts";
 import { doctor } from "../src/install/mod.ts";
+import { openConnection } from "../src/worker/connection.ts";
+import { parseLsn } from "../src/worker/decode.ts";
+import { advance, openSource } from "../src/worker/source.ts";
 import type { WorkerEvent } from "../src/worker/mod.ts";
 import { openProxy } from "./chaos/proxy.ts";
 import { onEachServer } from "./support/databases.ts";
@@ -54,6 +58,43 @@ const catchUp = (
 
 const lsn = async (sql: postgres.Sql): Promise<string> =>
   (await sql<{ lsn: string }[]>`select pg_current_wal_lsn()::text as lsn`)[0]?.lsn ?? "";
+
+onEachServer("a slot", (open) => {
+  test("is let go of also where that takes longer than the role's statements may", async () => {
+    await using database = await open();
+    const { db, port, url } = database;
+    await install(db);
+    await createSlot(db);
+    const sql = await openConnection(url);
+    try {
+      const source = await openSource(sql, SCHEMA, undefined);
+      const timeouts: unknown[] = [];
+      const slow: Database = {
+        ...source.db,
+        query: async (text, parameters) => {
+          if (!text.includes("pg_replication_slot_advance")) return await source.db.query(text, parameters);
+          await source.db.query("set statement_timeout = '50ms'");
+          return await source.db.query("select pg_sleep(60)");
+        },
+        transaction: (fn) =>
+          source.db.transaction(async (tx) => {
+            const result = await fn(tx);
+            timeouts.push(...await tx.query("show statement_timeout"));
+            return result;
+          }),
+      };
+      const to = parseLsn(await lsn(db));
+      await advance({ ...source, db: slow }, to);
+      const [slot] = await port.query<{ at: string }>(
+        `select confirmed_flush_lsn::text as at from pg_replication_slots where slot_name = ${BEMI}.slot_name()`,
+      );
+      expect(parseLsn(slot?.at ?? "0/0")).toBeGreaterThanOrEqual(to);
+      expect(timeouts).toEqual([{ statement_timeout: "0" }]);
+    } finally {
+      await sql.end({ timeout: 1 });
+    }
+  });
+});
 
 onEachServer("a slot that is gone", (open) => {
   test("ends the worker with 5 and the remedy; made anew by choice, the gap is a row with its bounds", async () => {

@@ -84,11 +84,17 @@ export async function statusInterval({ db }: Source): Promise<number> {
 
 /** Lets go of the WAL before an LSN. Where the slot is past it already, that is fine. */
 export async function advance(source: Source, to: Lsn): Promise<void> {
+  const move = (db: Database): Promise<unknown> =>
+    db.query("select pg_replication_slot_advance($1::text, $2::text::pg_lsn)", [source.slot, formatLsn(to)]);
   try {
-    await source.db.query("select pg_replication_slot_advance($1::text, $2::text::pg_lsn)", [
-      source.slot,
-      formatLsn(to),
-    ]);
+    await move(source.db).catch((error: unknown) => {
+      if (sqlstateOf(error) !== SQLSTATE.queryCanceled) throw error;
+      // By the role's statement_timeout, most likely: all WAL since the oldest open transaction is read again for it.
+      return source.db.transaction(async (tx) => {
+        await tx.query("select set_config('statement_timeout', '0', true)");
+        await move(tx);
+      });
+    });
   } catch (error) {
     const state = sqlstateOf(error);
     if (state !== SQLSTATE.objectNotInPrerequisiteState && state !== SQLSTATE.invalidParameterValue) {
