@@ -217,6 +217,10 @@ as $$
       join pg_class c on c.oid = d.relation
     where t.capture = 'trigger' and not c.relispartition)
   else exists (select from pg_class where oid = a_relation and relkind = 'f')
+    -- What a MERGE moves to another partition is not among the rows of its UPDATE, but of a DELETE and an INSERT, whose
+    -- triggers it may not fire.
+    or exists (select from pg_class where oid = a_relation and (relkind = 'p' or relispartition))
+      and current_setting('server_version_num')::integer >= 150000
     -- Of a row that is routed to a partition the transition table may have what was there before the columns were generated.
     or exists (select from family f join pg_attribute a on a.attrelid = f.relation
       where a.attgenerated = 's' and (select relkind = 'p' or relispartition from pg_class where oid = a_relation))

@@ -403,6 +403,18 @@ begin
 end
 $$;
 
+-- Whether the latest UPDATE and DELETE of a table began together, as those of a MERGE do. One that inserts as well may have
+-- deleted one row and inserted another.
+create function "bemi".is_merge_that_moves(a_root text) returns boolean
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(began.deleted = began.updated + 1 and began.inserted is distinct from began.updated - 1, false)
+  from (select split_part(nullif(current_setting('bemi.began_' || a_root || '_DELETE', true), ''), ':', 1)::bigint,
+    split_part(nullif(current_setting('bemi.began_' || a_root || '_UPDATE', true), ''), ':', 1)::bigint,
+    split_part(nullif(current_setting('bemi.began_' || a_root || '_INSERT', true), ''), ':', 1)::bigint
+  ) as began (deleted, updated, inserted)
+$$;
+
 -- Where a late change belongs. An AFTER ROW trigger can change a row of the same statement that was not reported yet:
 -- then the later change is in the log already. The late one goes right before the first change of its key in this
 -- transaction that starts from the late one's image and does not follow from the change before it.
@@ -458,7 +470,7 @@ begin
       v_after := to_jsonb(new);
     end if;
     -- A partition move arrives as the DELETE and the INSERT of an UPDATE: the first half is written, the second completes it.
-    v_is_move := tg_op <> 'UPDATE' and v_innermost[2] = 'UPDATE'
+    v_is_move := tg_op <> 'UPDATE' and (v_innermost[2] = 'UPDATE' or v_innermost[2] = 'DELETE' and "bemi".is_merge_that_moves(v_root))
       and (select relispartition from pg_class where oid = tg_relid);
     v_frame := "bemi".open_frame(tg_relid,
       -- Absent where the statement names a parent that is captured otherwise.

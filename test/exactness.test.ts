@@ -120,6 +120,65 @@ onEachServer("what every path of capture has alike", (open) => {
     },
   );
 
+  const PARTITIONED = `create table todos (id int, list int) partition by list (list);
+    create table todos_1 partition of todos for values in (1);
+    create table todos_2 partition of todos for values in (2);`;
+  const line = ({ operation, before, after, context }: Seen): string =>
+    [operation, before.id, before.list, after.id, after.list, String(context.SQL).split(" ")[0]].join(" ");
+
+  test.each(CAPTURES)("moves beside rows that a MERGE deletes (%s)", async (capture) => {
+    await using database = await open();
+    const changes = await run(database, capture, {
+      tables: PARTITIONED,
+      tracked: ["todos"],
+      statements: [
+        "insert into todos values (1, 1), (2, 1), (3, 1), (4, 1)",
+        `merge into todos using (values (1), (2), (3), (4)) as s (id) on todos.id = s.id
+          when matched and s.id in (2, 4) then delete when matched then update set list = 2`,
+        "insert into todos values (5, 1)",
+        "delete from todos where id = 5",
+        // Of what moves alone, and beside an insertion.
+        "insert into todos values (6, 1), (7, 1)",
+        "merge into todos using (values (6)) as s (id) on todos.id = s.id when matched then update set list = 2",
+        `merge into todos using (values (7), (8)) as s (id) on todos.id = s.id
+          when matched then update set list = 2 when not matched then insert values (8, 1)`,
+      ],
+    });
+    expect(changes.slice(4).map(line).sort()).toEqual([
+      "CREATE   5 1 insert",
+      "CREATE   6 1 insert",
+      "CREATE   7 1 insert",
+      "CREATE   8 1 merge",
+      "DELETE 2 1   merge",
+      "DELETE 4 1   merge",
+      "DELETE 5 1   delete",
+      "UPDATE 1 1 1 2 merge",
+      "UPDATE 3 1 3 2 merge",
+      "UPDATE 6 1 6 2 merge",
+      "UPDATE 7 1 7 2 merge",
+    ]);
+  });
+
+  test.each(CAPTURES)("moves beside rows that a trigger adds (%s)", async (capture) => {
+    await using database = await open();
+    const changes = await run(database, capture, {
+      tables: `${PARTITIONED} create function note() returns trigger language plpgsql as
+          'begin insert into todos values (new.id + 100, 1); return new; end';
+        create trigger note before update on todos_1 for each row execute function note()`,
+      tracked: ["todos"],
+      statements: [
+        "insert into todos values (11, 1), (12, 1)",
+        "update todos set list = 2 where id in (11, 12)",
+      ],
+    });
+    expect(changes.slice(2).map(line).sort()).toEqual([
+      "CREATE   111 1 undefined",
+      "CREATE   112 1 undefined",
+      "UPDATE 11 1 11 2 update",
+      "UPDATE 12 1 12 2 update",
+    ]);
+  });
+
   test.each(CAPTURES)("a context that is long, and one nested too deeply (%s)", async (capture) => {
     await using database = await open();
     const changes = await run(database, capture, {

@@ -670,6 +670,10 @@ as $$
       join pg_class c on c.oid = d.relation
     where t.capture = 'trigger' and not c.relispartition)
   else exists (select from pg_class where oid = a_relation and relkind = 'f')
+    -- What a MERGE moves to another partition is not among the rows of its UPDATE, but of a DELETE and an INSERT, whose
+    -- triggers it may not fire.
+    or exists (select from pg_class where oid = a_relation and (relkind = 'p' or relispartition))
+      and current_setting('server_version_num')::integer >= 150000
     -- Of a row that is routed to a partition the transition table may have what was there before the columns were generated.
     or exists (select from family f join pg_attribute a on a.attrelid = f.relation
       where a.attgenerated = 's' and (select relkind = 'p' or relispartition from pg_class where oid = a_relation))
@@ -1699,6 +1703,18 @@ begin
 end
 $$;
 
+-- Whether the latest UPDATE and DELETE of a table began together, as those of a MERGE do. One that inserts as well may have
+-- deleted one row and inserted another.
+create function "bemi".is_merge_that_moves(a_root text) returns boolean
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(began.deleted = began.updated + 1 and began.inserted is distinct from began.updated - 1, false)
+  from (select split_part(nullif(current_setting('bemi.began_' || a_root || '_DELETE', true), ''), ':', 1)::bigint,
+    split_part(nullif(current_setting('bemi.began_' || a_root || '_UPDATE', true), ''), ':', 1)::bigint,
+    split_part(nullif(current_setting('bemi.began_' || a_root || '_INSERT', true), ''), ':', 1)::bigint
+  ) as began (deleted, updated, inserted)
+$$;
+
 -- Where a late change belongs. An AFTER ROW trigger can change a row of the same statement that was not reported yet:
 -- then the later change is in the log already. The late one goes right before the first change of its key in this
 -- transaction that starts from the late one's image and does not follow from the change before it.
@@ -1754,7 +1770,7 @@ begin
       v_after := to_jsonb(new);
     end if;
     -- A partition move arrives as the DELETE and the INSERT of an UPDATE: the first half is written, the second completes it.
-    v_is_move := tg_op <> 'UPDATE' and v_innermost[2] = 'UPDATE'
+    v_is_move := tg_op <> 'UPDATE' and (v_innermost[2] = 'UPDATE' or v_innermost[2] = 'DELETE' and "bemi".is_merge_that_moves(v_root))
       and (select relispartition from pg_class where oid = tg_relid);
     v_frame := "bemi".open_frame(tg_relid,
       -- Absent where the statement names a parent that is captured otherwise.

@@ -53,6 +53,8 @@ interface Attributed {
   readonly context: string;
   readonly operation: Operation;
   readonly order: number;
+  /** How many changes came before it in its transaction. */
+  readonly at: number;
 }
 
 interface HalfMove {
@@ -61,6 +63,10 @@ interface HalfMove {
   readonly position: Lsn;
   readonly index: number;
   readonly context: string;
+  /** How many messages came before it. */
+  readonly order: number;
+  /** Whether it may as well be a DELETE, of a MERGE that does both. */
+  readonly isDoubtful: boolean;
 }
 
 /** What a TRUNCATE said of a partition. */
@@ -140,6 +146,22 @@ export function stitcher(catalog: Catalog): Stitcher {
     return found;
   };
 
+  // The statement's triggers have spoken one after the other, before its first row. One that inserts as well may have
+  // deleted one row and inserted another, and nothing says so.
+  const isMergeThatMoves = (table: Table): boolean => {
+    const [deleted, updated, inserted] = (["DELETE", "UPDATE", "INSERT"] as const).map((one) =>
+      latest(table, [one])
+    );
+    const follows = (later: Attributed | undefined, earlier: Attributed | undefined): boolean =>
+      later !== undefined && later.order - 1 === earlier?.order && later.at === earlier.at;
+    return follows(deleted, updated) && !follows(updated, inserted);
+  };
+
+  const emitAsDelete = (
+    { table, position, index: at, context, before }: HalfMove,
+    emit: (change: Change) => void,
+  ): void => emit(change(table, "DELETE", position, at, context, before, undefined));
+
   const change = (
     table: Table,
     operation: Change["operation"],
@@ -210,7 +232,7 @@ export function stitcher(catalog: Catalog): Stitcher {
         if (isForged(parsed, lsn)) return;
         const { root, leaf, operation, context } = parsed;
         const own = (messages.get(root) ?? []).filter((known) => known.operation !== operation);
-        messages.set(root, [...own, { operation, context, order: order++ }]);
+        messages.set(root, [...own, { operation, context, order: order++, at: index }]);
         // PostgreSQL does not publish the TRUNCATE of a single partition; the message tells of it.
         if (operation === "TRUNCATE" && leaf !== root) {
           // Ends with the database's own facts. Of the table's other rows it says nothing.
@@ -225,8 +247,11 @@ export function stitcher(catalog: Catalog): Stitcher {
         const table = tableAt(message.relation, lsn);
         if (!table) return;
         const attributed = latest(table, ["INSERT", "UPDATE"]);
-        // The last, right behind which its other half comes: those before it have none.
-        const half = attributed?.operation === "UPDATE" ? moves.get(table.root)?.pop() : undefined;
+        // The last, right behind which its other half comes: those before it have none. Where a trigger inserts rows of its
+        // own, the message of these is the latest, and none comes between the halves.
+        const waiting = moves.get(table.root);
+        const isMoved = attributed?.operation === "UPDATE" || waiting?.at(-1)?.order === order;
+        const half = isMoved ? waiting?.pop() : undefined;
         const after = table.image(message.after);
         if (half) {
           emit(change(table, "UPDATE", half.position, half.index, half.context, half.before, after));
@@ -258,9 +283,13 @@ export function stitcher(catalog: Catalog): Stitcher {
         const attributed = latest(table, table.facts?.isPartitioned ? ["DELETE", "UPDATE"] : ["DELETE"]);
         const before = table.image(message.before, undefined, message.beforeIsKey);
         const context = attributed?.context ?? fallback;
-        if (attributed?.operation === "UPDATE") {
+        const isDoubtful = table.facts?.isPartitioned === true && attributed?.operation === "DELETE" &&
+          isMergeThatMoves(table);
+        if (attributed?.operation === "UPDATE" || isDoubtful) {
           const waiting = moves.get(table.root) ?? [];
-          waiting.push({ table, before, position: lsn, index: index++, context });
+          // The other half would have come right behind it.
+          if (waiting.at(-1)?.isDoubtful) emitAsDelete(waiting.pop() as HalfMove, emit);
+          waiting.push({ table, before, position: lsn, index: index++, context, order, isDoubtful });
           moves.set(table.root, waiting);
           return;
         }
@@ -281,9 +310,7 @@ export function stitcher(catalog: Catalog): Stitcher {
         flushTruncates(emit);
         // The other half never came, as when a trigger kept the row from being inserted again.
         for (const waiting of moves.values()) {
-          for (const { table, position, index: at, context, before } of waiting) {
-            emit(change(table, "DELETE", position, at, context, before, undefined));
-          }
+          for (const half of waiting) emitAsDelete(half, emit);
         }
         transaction = undefined;
         return;
