@@ -575,6 +575,36 @@ onEachDatabase("the past", (open, server) => {
     ).toBe(1);
   });
 
+  test("an index that is called like a clause of its definition is copied, and its name not run", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await tracking(
+      database,
+      `create schema "a USING b"; create table "a USING b"."c ""USING d" (id int primary key, n int);
+      create unique index "n"" USING btree (id); create table stolen (); --" on "a USING b"."c ""USING d" (n) where n > 0;
+      create table plain (id int primary key, n int);
+      create index "n USING btree (id); create table stolen (); --" on plain (n)`,
+      `"a USING b"."c ""USING d"`,
+      "plain",
+    );
+    await port.execute(
+      `insert into "a USING b"."c ""USING d" values (1, 2); insert into plain values (1, 3)`,
+    );
+    const time = await clock(port);
+    const query = `select p.n + c.n as n from plain p join "c ""USING d" c using (id)`;
+    const rows = await api.asOf(
+      db as PGlite,
+      time,
+      async (past) =>
+        server === "PGlite"
+          ? (await past.query(query)).rows
+          : [...await (past as unknown as postgres.Sql).unsafe(query)],
+      { schema },
+    );
+    expect(rows).toEqual([{ n: 5 }]);
+    expect(await port.query("select to_regclass('stolen')::text as name")).toEqual([{ name: null }]);
+  });
+
   test("what the log does not know is an error that says from when on it does", async () => {
     await using database = await open();
     const { db, port } = database;

@@ -88,13 +88,17 @@ async function tracked(
   return rows.map((row) => JSON.parse(row.json) as Tracked);
 }
 
+// What follows the table in the definition of an index; a name may hold anything, that too.
+const NAME = `(?:"(?:[^"]|"")+"|[^". ]+)`;
+const CLAUSES = `^CREATE (?:UNIQUE )?INDEX ${NAME} ON (?:ONLY )?(?:${NAME}[.])?${NAME}( USING .*)$`;
+
 // Of tables with the same name, the one that a query without a schema would find.
 const TRACKED =
   `select pg_catalog.json_build_object('name', name, 'relname', relname, 'key', key, 'indexes', indexes)::text as json
   from (
     select distinct on (c.relname) pg_catalog.format('%I.%I', n.nspname, c.relname) as name, c.relname,
       (select string_agg(quote_ident(k), ', ') from unnest("bemi".key_columns(c.oid)) as k) as key,
-      (select coalesce(json_agg(substring(pg_get_indexdef(i.indexrelid) from ' USING .*$')), '[]')
+      (select coalesce(json_agg(substring(pg_get_indexdef(i.indexrelid) from '${CLAUSES}')), '[]')
         from pg_index i where i.indrelid = c.oid and not i.indisprimary and i.indisvalid) as indexes
     from "bemi".tracked_tables t join pg_class c on c.oid = t.relation join pg_namespace n on n.oid = c.relnamespace
     where t.root = t.relation and c.relkind in ('r', 'p')
