@@ -91,6 +91,12 @@ onEachServer("bemi revert", (open) => {
     expect(JSON.parse(bemi([...unit, "--json"], database).stdout)).toMatchObject({
       conflict: { kind: "row_changed" },
     });
+    // What is printed here may go to psql.
+    expect(bemi([...unit, "--sql"], database)).toMatchObject({
+      status: 1,
+      stdout: "",
+      stderr: expect.stringMatching(/^CONFLICT row_changed public\.todos 1 \(task\)\n/),
+    });
     expect(bemi([...unit, "--on-conflict", "force", "--yes"], database).status).toBe(0);
     expect(await port.query("select task from todos")).toEqual([{ task: "Sleep" }]);
     for (

@@ -79,7 +79,8 @@ Exits with 1 where a conflict is in the way.`,
           show(plan, io, options);
         } catch (error) {
           if (!(error instanceof RevertRefused)) explainTime(error);
-          show(error.plan, io, options);
+          // The values of a plan are no script, and psql would run what is in them.
+          show(error.plan, options.sql ? { ...io, out: io.err } : io, options);
         }
       });
     });
