@@ -2,6 +2,7 @@ import { spawnSync } from "node:child_process";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
+import { planRevert } from "../src/history/mod.ts";
 import { install, track } from "../src/install/mod.ts";
 import { onEachServer, type TestDatabase } from "./support/databases.ts";
 import { TODOS } from "./support/todos.ts";
@@ -66,6 +67,32 @@ onEachServer("bemi revert", (open) => {
       status: 0,
       stderr: "Nothing to revert\n",
     });
+  });
+
+  test("takes the numbers of a context as they are written", async () => {
+    await using database = await open();
+    const { port, db } = database;
+    await install(db);
+    await port.execute(TODOS);
+    await track(db, "todos");
+    for (const user of ["9007199254740992", "9007199254740993"]) {
+      await port.transaction((tx) =>
+        tx.execute(`select set_config('bemi.context', '{"user_id": ${user}}', true);
+          insert into todos (task) values ('of ${user}')`)
+      );
+    }
+    expect(bemi(["--context", '{"user_id": 9007199254740993}', "--yes"], database)).toMatchObject({
+      status: 0,
+      stderr: "Reverted 1 change\n",
+    });
+    expect(await port.query("select task from todos")).toEqual([{ task: "of 9007199254740992" }]);
+    const [own] = await port.query<{ reverts: object }>(
+      "select context -> 'reverts' as reverts from changes where operation = 'DELETE'",
+    );
+    expect(own?.reverts).toEqual({ context: { user_id: "9007199254740993" } });
+    for (const context of ["{", "[1]", '"x"', " {} "]) {
+      await expect(planRevert(db, { context })).rejects.toMatchObject({ code: "usage" });
+    }
   });
 
   test("exits with 1 on a conflict, whose remedy it names, and with 2 where it is not said what to revert", async () => {

@@ -96,7 +96,7 @@ function unitOf(table: string | undefined, key: string | undefined, options: Opt
     });
   }
   if (change !== undefined) return { change };
-  if (context !== undefined) return { context: JSON.parse(context) as Record<string, unknown> };
+  if (context !== undefined) return { context };
   if (transaction !== undefined) return { transaction };
   return key === undefined ? { table: table ?? "", to: to ?? "" } : { table: table ?? "", key, to: to ?? "" };
 }

@@ -1,4 +1,5 @@
 import { BemiError } from "../../errors.ts";
+import { mapNumbers } from "../../json-numbers.ts";
 import { requireDefined } from "../defined.ts";
 import { containedJson } from "../filter.ts";
 import { type Key, keyText } from "../key.ts";
@@ -8,13 +9,13 @@ import { changeId } from "../change-id.ts";
 
 /**
  * What to revert: one change; one row, back to a time; a transaction; everything whose context contains something (a
- * user, a request, a deploy); a table, back to a time.
+ * user, a request, a deploy), which is JSON text where numbers must be exact; a table, back to a time.
  */
 export type RevertUnit =
   | { readonly change: string }
   | { readonly table: string; readonly key: Key; readonly to: Date | string }
   | { readonly transaction: TransactionId }
-  | { readonly context: Readonly<Record<string, unknown>> }
+  | { readonly context: Readonly<Record<string, unknown>> | string }
   | { readonly table: string; readonly to: Date | string };
 
 /**
@@ -43,13 +44,14 @@ export function unitCondition(unit: RevertUnit): UnitCondition {
     return { where: "c.id = $1::text::uuid", parameters: [changeId(unit.change)] };
   }
   if ("transaction" in unit) return transactionCondition(unit.transaction);
-  if ("context" in unit && isObject(unit.context)) {
-    if (Object.keys(unit.context).length === 0) {
+  if ("context" in unit && (isObject(unit.context) || isText(unit.context))) {
+    const context = containedJson("context", unit.context);
+    if (Object.keys(plainContext(context)).length === 0) {
       throw new BemiError("usage", "An empty context would revert everything", {
         hint: 'Say what the changes have in common, such as {"request_id": "…"}.',
       });
     }
-    return { where: "c.context @> $1::text::jsonb", parameters: [containedJson("context", unit.context)] };
+    return { where: "c.context @> $1::text::jsonb", parameters: [context] };
   }
   if (
     "table" in unit && "to" in unit && isText(unit.table) && (!("key" in unit) || isText(keyText(unit.key)))
@@ -69,6 +71,7 @@ export function describeUnit(unit: RevertUnit): Readonly<Record<string, unknown>
   requireUnit(unit);
   const described: Record<string, unknown> = { ...unit };
   if ("to" in unit) described.to = timeText(unit.to);
+  if ("context" in unit && isText(unit.context)) described.context = plainContext(unit.context);
   if ("key" in unit) described.key = keyText(unit.key);
   if ("transaction" in unit && typeof unit.transaction !== "object") {
     described.transaction = String(unit.transaction);
@@ -84,6 +87,19 @@ export function describeUnit(unit: RevertUnit): Readonly<Record<string, unknown>
 export function requireUnit(unit: RevertUnit): void {
   if (isObject(unit)) requireDefined(unit, Object.keys(unit), "The unit's");
   else throw noUnit();
+}
+
+// What JavaScript would round stays text.
+function plainContext(json: string): object {
+  try {
+    const context: unknown = JSON.parse(
+      mapNumbers(json, (number) => String(Number(number)) === number ? number : `"${number}"`),
+    );
+    if (isObject(context)) return context;
+  } catch {
+    // Is none either.
+  }
+  throw noUnit();
 }
 
 function noUnit(): BemiError {
