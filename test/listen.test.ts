@@ -1,10 +1,12 @@
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
+import { get } from "node:http";
 import { createServer } from "node:net";
 import { fileURLToPath } from "node:url";
 import postgres from "postgres";
 import { expect, test, vi } from "vitest";
 import { health, readiness } from "../src/cli/listen/health.ts";
+import { listen } from "../src/cli/listen/listen.ts";
 import { METRICS } from "../src/cli/listen/metrics.ts";
 import { workerState } from "../src/cli/listen/worker-state.ts";
 import { timeToLoss } from "../src/install/mod.ts";
@@ -158,6 +160,26 @@ onEachServer("a worker that listens", (open, version) => {
       await server.remove();
     }
   });
+});
+
+test("a request for any path is answered", async () => {
+  await using listener = await listen({
+    host: "127.0.0.1",
+    port: 0,
+    readyLag: 0,
+    state: () => workerState("bulk").current,
+    turnedAt: () => Date.now(),
+  });
+  const ask = (path: string): Promise<number | undefined> =>
+    new Promise((done, fail) => {
+      get({ port: new URL(listener.url).port, path }, (response) => {
+        response.resume();
+        done(response.statusCode);
+      }).once("error", fail);
+    });
+  expect(await ask("//")).toBe(404);
+  expect(await ask("http://[")).toBe(404);
+  expect(await ask("/healthz?now")).toBe(200);
 });
 
 test("an address that cannot be used is said, with exit code 2", async () => {

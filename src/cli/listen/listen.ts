@@ -44,8 +44,9 @@ export async function listen(options: ListenOptions): Promise<Listener> {
       response.writeHead(405, { allow: "GET, HEAD" }).end();
       return;
     }
-    const { pathname } = new URL(request.url ?? "/", "http://localhost");
-    answer(pathname).then(([status, type, body]) => {
+    // Not as a URL: `//` is none.
+    const [path = "/"] = (request.url ?? "/").split("?");
+    answer(path).then(([status, type, body]) => {
       response.writeHead(status, { "content-type": type, "cache-control": "no-store" }).end(body);
     }, () => response.writeHead(500).end());
   });
