@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { expect, test, vi } from "vitest";
+import { type Change, changes } from "../src/history/mod.ts";
 import { importChanges } from "../src/install/mod.ts";
 import { onEachServer, type TestDatabase } from "./support/databases.ts";
 import { fingerprint } from "./support/fingerprint.ts";
@@ -220,6 +221,25 @@ onEachServer("moving from Bemi's own triggers and worker", (open) => {
       await sql.end();
       await port.execute(`drop owned by ${role} cascade; drop role ${role}`);
     }
+  });
+
+  test("of several logs that were imported, each change has a cursor to read on from", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await port.execute(`${FORMER_WORKER} drop publication dbz_publication;
+      create table more (like changes including all);
+      insert into changes (created_at, primary_key, database, schema, "table", operation, committed_at, queued_at, transaction_id, position)
+      select now(), n::text, current_database(), 'public', 'todos', 'CREATE', now(), now(), n, n from generate_series(1, 4) n;
+      with moved as (delete from changes where position > 2 returning *) insert into more select * from moved`);
+    await install(db);
+    for (const table of ["changes", "more"]) await importChanges(db, table, { schema: SCHEMA });
+    const keys: (string | null)[] = [];
+    for (let after: string | undefined = ""; after !== undefined;) {
+      const page: Change[] = await changes(db, { schema: SCHEMA, page: { after, limit: 1 } });
+      keys.push(...page.map(({ primary_key }) => primary_key));
+      after = page[0]?.cursor;
+    }
+    expect(keys).toEqual(["3", "4", "1", "2"]);
   });
 
   test("old rows keep ids and times, get the key they lacked, and lose what is masked today", async () => {

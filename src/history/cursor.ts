@@ -17,7 +17,7 @@ export const CURSOR_SQL: string =
  * @throws {BemiError} `usage`
  */
 export function parseCursor(cursor: string): Place {
-  const match = /^(\d{1,10})\.([0-9A-F]{1,8})-([0-9A-F]{1,8})\.(\d{1,19})$/.exec(cursor);
+  const match = /^(-?\d{1,10})\.([0-9A-F]{1,8})-([0-9A-F]{1,8})\.(\d{1,19})$/.exec(cursor);
   const [, source, high, low, index] = match ?? [];
   if (source && high && low && index) return { source, lsn: `${high}/${low}`, index };
   throw new BemiError("usage", "This is no cursor of a change", {
