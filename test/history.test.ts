@@ -107,7 +107,11 @@ onEachDatabase("reading the log", (open) => {
     // Changes of one time are told apart by their place: a page may end between them.
     expect(new Set(all.slice(0, 2).map((change) => change.committed_at)).size).toBe(1);
     // What vanishes from the JSON would find everything.
-    for (const context of [{ user_id: undefined }, { app: { user_id: undefined } }]) {
+    for (
+      const context of [{ user_id: undefined }, { app: { user_id: undefined } }, { user_id: () => 1 }, {
+        app: { user_id: Symbol() },
+      }]
+    ) {
       await expect(changes(db, { context })).rejects.toMatchObject({ code: "usage" });
       await expect(changes(db, { not: { context } })).rejects.toMatchObject({ code: "usage" });
       await expect(api.groups(db, { schema, by: "day", after: context })).rejects.toMatchObject({

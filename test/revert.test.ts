@@ -330,6 +330,7 @@ onEachCapture("reverting", (open) => {
         // What a caller left undefined must not become everything, or the whole table.
         { context: { request_id: undefined } },
         { context: { app: { request_id: undefined } } },
+        { context: { request_id: () => 1 } },
         { table: "todos", key: undefined, to: new Date(0) },
         { table: "todos", to: undefined },
         { table: "todos", to: new Date("x") },

@@ -55,17 +55,23 @@ export function binder(parameters: string[]): Bind {
 }
 
 /**
- * An object to be contained, as JSON text. A member that is `undefined` would vanish from it, and everything be found.
+ * An object to be contained, as JSON text. A member that is `undefined`, a function or a symbol would vanish from it, and
+ * everything be found.
  *
  * @throws {BemiError} `usage`
  */
 export function containedJson(name: string, value: JsonObject | string): string {
   if (typeof value === "string") return value;
   return JSON.stringify(value, (key, member: unknown) => {
-    if (member !== undefined) return member;
-    throw new BemiError("usage", `"${key}" is undefined in the ${name} to look for`, {
-      hint: "Leave it out, or pass null for what is JSON's null.",
-    });
+    const kind = typeof member;
+    if (kind !== "undefined" && kind !== "function" && kind !== "symbol") return member;
+    throw new BemiError(
+      "usage",
+      `"${key}" is ${member === undefined ? kind : `a ${kind}`} in the ${name} to look for`,
+      {
+        hint: "Leave it out, or pass null for what is JSON's null.",
+      },
+    );
   });
 }
 
