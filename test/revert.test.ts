@@ -219,6 +219,21 @@ onEachCapture("reverting", (open) => {
     expect(await db.rows("app.tasks")).toEqual(['{"id": 2, "task": "c"}']);
   });
 
+  test("a table to a time is not another's, whose schema's name ends like its own", async () => {
+    await using db = await open();
+    await db.track(
+      `create schema app; create table app.todos (id int primary key);
+      create schema "my.app"; create table "my.app".todos (id int primary key)`,
+      ["app.todos", '"my.app".todos'],
+    );
+    await db.as({}, 'insert into app.todos values (1); insert into "my.app".todos values (1)');
+    await db.revert({ table: "my.app.todos", to: "2020-01-01" }, { onConflict: "force" });
+    expect([await db.rows("app.todos"), await db.rows('"my.app".todos')]).toEqual([['{"id": 1}'], []]);
+    await expect(db.plan({ table: "no.app.todos", to: "2020-01-01" })).rejects.toMatchObject({
+      code: "table_missing",
+    });
+  });
+
   test("values come back exactly, generated and identity columns, partitions, and rows without a key", async () => {
     await using db = await open();
     await db.track(

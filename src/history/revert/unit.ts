@@ -56,11 +56,11 @@ export function unitCondition(unit: RevertUnit): UnitCondition {
   if (
     "table" in unit && "to" in unit && isText(unit.table) && (!("key" in unit) || isText(keyText(unit.key)))
   ) {
-    const [table = "", schema] = unit.table.split(".").reverse();
+    const [table = "", ...schema] = unit.table.split(".").reverse();
     return {
       where:
         `c."table" = $1::text and ($2::text = '' or c.schema = $2::text) and c.committed_at > $3::text::timestamptz`,
-      parameters: [table, schema ?? "", timeText(unit.to)],
+      parameters: [table, schema.reverse().join("."), timeText(unit.to)],
     };
   }
   throw noUnit();
