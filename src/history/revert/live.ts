@@ -98,19 +98,27 @@ async function byContent(
   const found: (LiveRow | undefined)[] = wanted.map(() => undefined);
   const bemi = quoteSchema(schema);
   const same = new Map<string, number[]>();
-  wanted.forEach(({ expected }, n) => {
+  // From before a column was added, an image fits more rows: it comes last, and takes none of the others'.
+  const fullest = wanted.map(({ expected }, n) => ({ expected, n }))
+    .sort((a, b) => b.expected.size - a.expected.size);
+  for (const { expected, n } of fullest) {
     const image = imageJson(without(expected, table.ignored));
-    same.set(image, [...same.get(image) ?? [], n]);
-  });
+    const numbers = same.get(image);
+    if (numbers) numbers.push(n);
+    else same.set(image, [n]);
+  }
+  const taken: string[] = [];
   for (const [image, numbers] of same) {
     const rows = await db.query<RawRow>(
       `select 0 as n, ${LOCATOR} as locator, to_jsonb(bemi_row.*)::text as image, '[]' as differing
       from ${onlyRows(table)} as bemi_row
       where ${bemi}.differing_columns($2::text::oid, to_jsonb(bemi_row.*), $1::text::jsonb) = '{}'
+        and not $4::text::jsonb ? (${LOCATOR})
       limit $3::text::integer ${lock ? "for update" : ""}`,
-      [image, table.oid, String(numbers.length)],
+      [image, table.oid, String(numbers.length), JSON.stringify(taken)],
     );
     rows.forEach((row, i) => found[numbers[i] ?? 0] = read(row));
+    for (const { locator } of rows) taken.push(locator);
   }
   return found;
 }
