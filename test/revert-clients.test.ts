@@ -74,6 +74,27 @@ onEachCapture("reverting", (open) => {
     });
   });
 
+  test("a number that is also a transaction's of the former server is refused, however that was captured", async () => {
+    await using db = await open();
+    const { port } = db.database;
+    await db.track("create table todos (id int primary key)", ["todos"]);
+    await db.as({}, "insert into todos values (1), (2)");
+    await db.plan({ context: { nothing: true } });
+    await port.execute(
+      `insert into ${BEMI}.sources (system_identifier, timeline, database, capture)
+      values ('1', 1, 'former', '${db.capture === "wal" ? "trigger" : "wal"}');
+      insert into ${BEMI}.changes (id, database, schema, "table", primary_key, operation, after, committed_at, queued_at,
+        transaction_id, position, source_id, commit_lsn, transaction_index)
+      select gen_random_uuid(), 'former', c.schema, c."table", c.primary_key, c.operation, c.after, c.committed_at, now(),
+        c.transaction_id, 0, s.id, c.commit_lsn, 0
+      from ${BEMI}.changes c, ${BEMI}.sources s where c.primary_key = '2' and s.system_identifier = '1'`,
+    );
+    const [change] = await changes(db.database.db, { table: "todos", schema });
+    await expect(db.plan({ transaction: change?.transaction_id ?? "" })).rejects.toMatchObject({
+      message: "Several transactions of the log have this number",
+    });
+  });
+
   test("a column that was renamed gets its value back, and a table that was is a conflict until it has its name back", async () => {
     await using db = await open();
     await db.track("create table todos (id int primary key, task text, n int)", ["todos"]);

@@ -81,10 +81,9 @@ async function nameOfToday(
 
 // A number of a transaction can come again: after 2^32 others in the WAL, after a restore, on another cluster.
 async function requireOne(db: Database, schema: string, own: readonly LoggedChange[]): Promise<void> {
-  const sources = await db.query<{ id: number; capture: string; cluster: string }>(
-    `select id, capture, system_identifier || ':' || timeline || ':' || database as cluster from ${
-      quoteSchema(schema)
-    }.sources`,
+  const sources = await db.query<{ id: number; capture: string; cluster: string; server: string | null }>(
+    `select id, capture, system_identifier || ':' || timeline || ':' || database as cluster,
+      nullif(system_identifier, 'imported') as server from ${quoteSchema(schema)}.sources`,
   );
   const found = new Set(own.map(({ position: [source, lsn] }) => {
     const { capture, cluster } = sources.find(({ id }) => id === source) ?? {};
@@ -93,7 +92,10 @@ async function requireOne(db: Database, schema: string, own: readonly LoggedChan
   const captures = new Set(
     own.map(({ position: [source] }) => sources.find(({ id }) => id === source)?.capture),
   );
-  if (found.size <= captures.size) return;
+  const servers = new Set(
+    own.flatMap(({ position: [source] }) => sources.find(({ id }) => id === source)?.server ?? []),
+  );
+  if (found.size <= captures.size && servers.size <= 1) return;
   throw new BemiError("usage", "Several transactions of the log have this number", {
     hint: "Say which, as { source, commitLsn }, or revert by the context that their changes have.",
   });
