@@ -95,6 +95,17 @@ onEachCapture("reverting", (open) => {
     });
   });
 
+  test("a transaction by the server's number, of which the WAL has 32 bits", async () => {
+    await using db = await open();
+    await db.track("create table todos (id int primary key)", ["todos"]);
+    await db.as({}, "insert into todos values (1)");
+    await db.plan({ context: { nothing: true } });
+    const [change] = await changes(db.database.db, { table: "todos", schema });
+    const plan = db.plan({ transaction: 2n ** 32n + BigInt(change?.transaction_id ?? 0) });
+    if (db.capture === "wal") expect(await plan).toMatchObject({ changes: 1, conflicts: [] });
+    else await expect(plan).rejects.toMatchObject({ code: "not_found" });
+  });
+
   test("a column that was renamed gets its value back, and a table that was is a conflict until it has its name back", async () => {
     await using db = await open();
     await db.track("create table todos (id int primary key, task text, n int)", ["todos"]);

@@ -125,8 +125,11 @@ function transactionCondition(transaction: TransactionId): UnitCondition {
     };
   }
   if (id !== undefined && !isPlace) {
+    // The WAL has the lower half of the number that the server counts.
+    const half = BigInt(id) <= 0xffff_ffffn ? "" : ` or c.transaction_id = $1::text::bigint & 4294967295
+      and exists (select from "bemi".sources s where s.id = c.source_id and s.capture = 'wal')`;
     return {
-      where: `c.transaction_id = $1::text::bigint${
+      where: `(c.transaction_id = $1::text::bigint${half})${
         source === undefined ? "" : " and c.source_id = $2::text::integer"
       }`,
       parameters: source === undefined ? [id] : [id, source],
