@@ -1,6 +1,8 @@
 import { expect, test } from "vitest";
 import type { RevertConflict, RevertPlan } from "../src/history/mod.ts";
 import { BEMI } from "./support/installation.ts";
+import { orderSteps } from "../src/history/revert/order.ts";
+import type { RowStep } from "../src/history/revert/steps.ts";
 import { onEachCapture } from "./support/reverting.ts";
 import { TODOS } from "./support/todos.ts";
 
@@ -343,6 +345,29 @@ onEachCapture("a revert's conflicts", (open) => {
     await db.revert(UNDO, { onConflict: "force" });
     expect(await db.rows("todos")).toEqual(['{"id": 1, "task": "a"}']);
   });
+});
+
+test("hundreds of thousands of rows that point at one are put in order", () => {
+  const parent = { schema: "public", table: "lists" };
+  const child = { schema: "public", table: "todos" };
+  const key = { child, parent, childColumns: ["list_id"], parentColumns: ["id"] };
+  const insertion = (table: object, columns: Readonly<Record<string, string>>): RowStep => {
+    const to = new Map(Object.entries(columns));
+    return {
+      operation: "INSERT",
+      table: { ...table, uniques: [], foreignKeys: [key] },
+      story: {},
+      row: undefined,
+      values: to,
+      to,
+    } as unknown as RowStep;
+  };
+  const children = Array.from(
+    { length: 200_000 },
+    (_, n) => insertion(child, { id: String(n), list_id: "1" }),
+  );
+  const { batches } = orderSteps([...children, insertion(parent, { id: "1" })]);
+  expect(batches.map(({ length }) => length)).toEqual([1, 200_000]);
 });
 
 async function publication(

@@ -24,9 +24,9 @@ export function edgesOf(steps: readonly RowStep[]): Edge[] {
     if (list) list.push(step);
     else byTable.set(id, [step]);
   }
-  const edges: Edge[] = [];
+  const edges: Edge[][] = [];
   for (const own of byTable.values()) {
-    edges.push(...sameRow(own));
+    edges.push(sameRow(own));
     const [first] = own;
     for (const unique of first?.table.uniques ?? []) {
       const { qualifiedName: constraint, isDeferrable, columns } = unique;
@@ -34,18 +34,18 @@ export function edgesOf(steps: readonly RowStep[]): Edge[] {
       for (const after of own) {
         for (const before of lost.get(gainedTuple(after, columns) ?? "") ?? []) {
           if (before.story !== after.story) {
-            edges.push({ before, after, constraint, isDeferrable, columns, unique: columns });
+            edges.push([{ before, after, constraint, isDeferrable, columns, unique: columns }]);
           }
         }
       }
     }
     for (const key of first?.table.foreignKeys ?? []) {
       if (first && tableId(key.child) === tableId(first.table)) {
-        edges.push(...pointers(own, byTable.get(tableId(key.parent)) ?? [], key));
+        edges.push(pointers(own, byTable.get(tableId(key.parent)) ?? [], key));
       }
     }
   }
-  return edges;
+  return edges.flat();
 }
 
 // The steps of one row stay in the order in which they were made.

@@ -49,7 +49,7 @@ export async function readUnit(db: Database, schema: string, unit: RevertUnit): 
     if (list) list.push(change);
     else tables.set(name, [change]);
   }
-  const foreign: LoggedChange[] = [];
+  const foreign: LoggedChange[][] = [];
   for (const changes of tables.values()) {
     const { schema: of, table, committedAt } = changes.reduce((a, b) =>
       a.committedAt < b.committedAt ? a : b
@@ -66,9 +66,9 @@ export async function readUnit(db: Database, schema: string, unit: RevertUnit): 
       parameters: [...parameters, table, of, committedAt],
       start,
     });
-    foreign.push(...found.filter((change) => !known.has(change.id) && first && isAfter(change, first)));
+    foreign.push(found.filter((change) => !known.has(change.id) && first && isAfter(change, first)));
   }
-  return { own, foreign: foreign.sort(byPosition) };
+  return { own, foreign: foreign.flat().sort(byPosition) };
 }
 
 /** Orders changes as they happened. */

@@ -30,22 +30,22 @@ export async function referenceConflicts(db: Database, steps: readonly RowStep[]
     if (list) list.push(step);
     else byTable.set(id, [step]);
   }
-  const found: StepConflict[] = [];
+  const found: StepConflict[][] = [];
   for (const own of byTable.values()) {
     const [first] = own;
     if (!first) continue;
     const { table } = first;
-    for (const unique of table.uniques) found.push(...await takenValues(db, table, own, unique));
+    for (const unique of table.uniques) found.push(await takenValues(db, table, own, unique));
     for (const key of table.foreignKeys) {
       if (tableId(key.child) === tableId(table)) {
-        found.push(...await missingParents(db, table, own, byTable.get(tableId(key.parent)) ?? [], key));
+        found.push(await missingParents(db, table, own, byTable.get(tableId(key.parent)) ?? [], key));
       }
       if (tableId(key.parent) === tableId(table)) {
-        found.push(...await leftChildren(db, table, own, byTable.get(tableId(key.child)) ?? [], key));
+        found.push(await leftChildren(db, table, own, byTable.get(tableId(key.child)) ?? [], key));
       }
     }
   }
-  return found;
+  return found.flat();
 }
 
 /** What a step takes away: the value of some columns that no row of it has afterwards. */
