@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import type { Io } from "../src/cli/io.ts";
 import { main } from "../src/cli/main.ts";
+import { psqlTable } from "../src/cli/psql-table.ts";
 import { onEachServer } from "./support/databases.ts";
 import { install, SCHEMA, track } from "./support/installation.ts";
 
@@ -28,6 +29,11 @@ async function run(args: readonly string[], isColoured = false): Promise<Ran> {
   const status = await main(args, io);
   return { status, out, err };
 }
+
+test("a table may have any number of rows", () => {
+  const rows = Array.from({ length: 200_000 }, () => ["x"]);
+  expect(psqlTable(["a"], rows).endsWith(" x\n(200000 rows)\n")).toBe(true);
+});
 
 onEachServer("the past on the command line", (open) => {
   test("history shows what each change made different; as-of the rows; --group-by counts; numbers are exact", async () => {

@@ -4,7 +4,7 @@ export function psqlTable(columns: readonly string[], rows: readonly (readonly (
   if (columns.length === 0) return "(0 rows)\n";
   const cells = rows.map((row) => row.map((cell) => (cell ?? "").replaceAll("\n", "↵")));
   const widths = columns.map((column, i) =>
-    Math.max(width(column), ...cells.map((row) => width(row[i] ?? "")))
+    cells.reduce((most, row) => Math.max(most, width(row[i] ?? "")), width(column))
   );
   const heading = columns.map((column, i) => centred(column, widths[i] ?? 0)).join("|");
   const rule = widths.map((w) => "-".repeat(w + 2)).join("+");
