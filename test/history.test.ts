@@ -374,6 +374,27 @@ onEachDatabase("reading the log", (open) => {
     expect(found).toEqual([{ operation: "CREATE" }, { operation: "UPDATE" }]);
   });
 
+  test("a row's history is in order, page by page, whichever way its table was captured at the time", async () => {
+    await using database = await open();
+    const { db, port } = database;
+    await install(db);
+    await port.execute(
+      `insert into ${BEMI}.sources (system_identifier, timeline, database, capture)
+      values ('9', 1, 'app', 'trigger'), ('9', 1, 'app', 'wal');
+      insert into ${BEMI}.changes (id, database, schema, "table", primary_key, operation, after, committed_at, queued_at,
+        transaction_id, position, source_id, commit_lsn, transaction_index)
+      select gen_random_uuid(), 'app', 'public', 'todos', '1', c.operation, '{"id": 1}', '2026-11-01', now(), 1, 0, s.id, c.lsn::pg_lsn, 0
+      from ${BEMI}.sources s join (values ('trigger', 'CREATE', '0/1'), ('wal', 'UPDATE', '0/2'), ('trigger', 'DELETE', '0/3'))
+        as c (capture, operation, lsn) on c.capture = s.capture and s.system_identifier = '9'`,
+    );
+    const history = (page: api.Page = {}) => api.history(db, "todos", "1", { schema, page });
+    const all = await history();
+    expect(brief(all)).toEqual(["CREATE 1", "UPDATE 1", "DELETE 1"]);
+    expect(await history({ limit: 1 })).toEqual(all.slice(2));
+    expect(await history({ after: all[0]?.cursor, limit: 1 })).toEqual(all.slice(1, 2));
+    expect(await history({ before: all[2]?.cursor })).toEqual(all.slice(0, 2));
+  });
+
   test("a key of several columns is found however its JSON is spelled, and one that only looks like it as it is", async () => {
     await using database = await open();
     const { db, port } = database;

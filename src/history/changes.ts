@@ -10,6 +10,7 @@ import {
   binder,
   type ChangesFilter,
   filterConditions,
+  type OrderBy,
   type Page,
   pageConditions,
 } from "./filter.ts";
@@ -100,6 +101,12 @@ export interface ReadPlan {
   readonly schema: string;
   /** A relation with the log's columns, under the alias that it brings. */
   readonly from: string;
+  /**
+   * What is first in their order: a source, or of one row's the epoch that `from` has besides, for LSNs go on where the
+   * capture changes.
+   * @default "source_id"
+   */
+  readonly order?: OrderBy;
   readonly conditions: readonly string[];
   readonly page: Page;
   readonly bind: Bind;
@@ -121,21 +128,21 @@ export async function readJson(database: Database, plan: ReadPlan): Promise<stri
 
 /** The statement that {@linkcode readJson} runs. */
 export function readStatement(plan: ReadPlan): { text: string; parameters: string[] } {
-  const { schema, from, conditions, page, bind, parameters } = plan;
+  const { schema, from, order = "source_id", conditions, page, bind, parameters } = plan;
   const { limit, after } = page;
   if (limit !== undefined && !(Number.isSafeInteger(limit) && limit > 0)) {
     throw new BemiError("usage", `The limit is ${limit}`, { hint: "Pass a whole number from 1." });
   }
-  const all = [...conditions, ...pageConditions(page, bind)];
+  const all = [...conditions, ...pageConditions(page, bind, order)];
   // Going forwards the first ones count, else the last.
   const direction = after === undefined && limit !== undefined ? "desc" : "asc";
   const text = inSchema(
     schema,
     `select ${CHANGE_JSON} as json from (
       select * from ${from} ${all.length > 0 ? `where ${all.join(" and ")}` : ""}
-      order by source_id ${direction}, commit_lsn ${direction}, transaction_index ${direction}
+      order by ${order} ${direction}, commit_lsn ${direction}, transaction_index ${direction}
       ${limit === undefined ? "" : `limit ${bind(String(limit), "bigint")}`}
-    ) as page order by source_id, commit_lsn, transaction_index`,
+    ) as page order by ${order}, commit_lsn, transaction_index`,
   );
   return { text, parameters };
 }

@@ -104,13 +104,20 @@ export function filterConditions(filter: ChangesFilter, bind: Bind): string[] {
   return parts;
 }
 
+/** By what changes are ordered before their LSN. */
+export type OrderBy = "source_id" | "epoch";
+
 /** The places between two cursors as SQL conditions. */
-export function pageConditions({ after, before }: Page, bind: Bind): string[] {
+export function pageConditions({ after, before }: Page, bind: Bind, order: OrderBy = "source_id"): string[] {
   const place = (operator: string, cursor: string): string => {
     const { source, lsn, index } = parseCursor(cursor);
-    return `(source_id, commit_lsn, transaction_index) ${operator} (${bind(source, "integer")}, ${
-      bind(lsn, "pg_lsn")
-    }, ${bind(index, "bigint")})`;
+    const own = bind(source, "integer");
+    const first = order === "epoch"
+      ? `(select e.epoch from "bemi".epochs e where e.source_id = ${own})`
+      : own;
+    return `(${order}, commit_lsn, transaction_index) ${operator} (${first}, ${bind(lsn, "pg_lsn")}, ${
+      bind(index, "bigint")
+    })`;
   };
   return [
     ...(after ? [place(">", after)] : []),

@@ -65,11 +65,14 @@ export async function historyJson(
   const { schema = DEFAULT_SCHEMA, page = {} } = options;
   const parameters: string[] = [];
   const bind = binder(parameters);
-  const from = `"bemi".history(${presentName(table, bind)}, ${bind(keyText(key), "text")}) as changes`;
+  const from = `(select h.*, e.epoch from "bemi".history(${presentName(table, bind)}, ${
+    bind(keyText(key), "text")
+  }) as h join "bemi".epochs e on e.source_id = h.source_id) as changes`;
   const database = connect(db);
   const found = await readJson(database, {
     schema,
     from,
+    order: "epoch",
     conditions: filterConditions(options, bind),
     page,
     bind,
