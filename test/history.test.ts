@@ -454,6 +454,8 @@ onEachDatabase("reading the log", (open) => {
       }),
       { numRuns: 50 },
     );
+    const odd = api.diff<object>(JSON.parse('{"__proto__": 1}') as object, {});
+    expect(Object.entries(odd)).toEqual([["__proto__", { old: 1 }]]);
   });
 
   test("groups count by transaction, context and time, whatever the filter", async () => {

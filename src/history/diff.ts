@@ -22,13 +22,13 @@ export function diff<Row extends object>(
   after: Readonly<Row>,
 ): { readonly [Key in keyof Row]?: Difference<Row[Key]> } {
   const [old, now] = [before, after] as [Record<string, unknown>, Record<string, unknown>];
-  const result: Record<string, Difference> = {};
+  const result: [string, Difference][] = [];
   for (const key of new Set([...Object.keys(old), ...Object.keys(now)])) {
     const [had, has] = [Object.hasOwn(old, key), Object.hasOwn(now, key)];
     if (had === has && isSame(old[key], now[key])) continue;
-    result[key] = { ...(had ? { old: old[key] } : {}), ...(has ? { new: now[key] } : {}) };
+    result.push([key, { ...(had ? { old: old[key] } : {}), ...(has ? { new: now[key] } : {}) }]);
   }
-  return result as { [Key in keyof Row]?: Difference<Row[Key]> };
+  return Object.fromEntries(result) as { [Key in keyof Row]?: Difference<Row[Key]> };
 }
 
 function isSame(a: unknown, b: unknown): boolean {
