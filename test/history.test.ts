@@ -484,6 +484,10 @@ onEachDatabase("reading the log", (open) => {
     expect((await groups({ by: "transaction" })).map((group) => group.changes)).toEqual([2, 3]);
     expect((await groups({ by: "table", operation: "CREATE" })).map((group) => [group.key, group.changes]))
       .toEqual([["public.todos", 2], ["public.lists", 1]]);
+    await database.port.execute('create table "a\nb" (id int primary key)');
+    await track(db, '"a\nb"');
+    await within(database, { user_id: 9 }, 'insert into "a\nb" values (1)');
+    expect((await groups({ by: "operation", context: { user_id: 9 } }))[0]?.tables).toEqual(["a\nb"]);
     const [day] = await groups({ by: "day", timeZone: "Asia/Kathmandu", limit: 1 });
     expect(day?.key).toMatch(/T18:15:00Z$/);
     await expect(groups({ by: "decade" as never })).rejects.toMatchObject({ code: "usage" });

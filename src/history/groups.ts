@@ -102,12 +102,12 @@ export function groupsStatement(options: GroupsOptions, more: (bind: Bind) => re
   const conditions = [...filterConditions(options, bind), ...more(bind)];
   const text =
     `select pg_catalog.json_build_object('key', key, 'changes', sum(n), 'operations', json_object_agg(operation, n),
-      'tables', (select json_agg(distinct t order by t) from unnest(string_to_array(string_agg(tables, E'\\n'), E'\\n')) as t),
+      'tables', (select json_agg(distinct t order by t) from jsonb_array_elements(jsonb_agg(tables)) as each (tables), jsonb_array_elements_text(each.tables) as t),
       'first_committed_at', ${isoTime("min(first)")}, 'last_committed_at', ${
       isoTime("max(last)")
     })::text as json
     from (
-      select ${key} as key, operation, count(*) as n, string_agg(distinct "table", E'\\n') as tables,
+      select ${key} as key, operation, count(*) as n, jsonb_agg(distinct "table") as tables,
         min(committed_at) as first, max(committed_at) as last
       from "bemi".changes ${conditions.length > 0 ? `where ${conditions.join(" and ")}` : ""}
       group by 1, 2
