@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { changeText } from "../src/cli/change-text.ts";
 import type { Io } from "../src/cli/io.ts";
 import { main } from "../src/cli/main.ts";
 import { psqlTable } from "../src/cli/psql-table.ts";
@@ -33,6 +34,24 @@ async function run(args: readonly string[], isColoured = false): Promise<Ran> {
 test("a table may have any number of rows", () => {
   const rows = Array.from({ length: 200_000 }, () => ["x"]);
   expect(psqlTable(["a"], rows).endsWith(" x\n(200000 rows)\n")).toBe(true);
+});
+
+test("what would steer a terminal is spelled", () => {
+  expect(psqlTable(["a"], [["\u001b[2J\ttwo\nlines"]])).toContain(" \\x1B[2J\ttwo↵lines\n");
+  const change = {
+    schema: "public",
+    table: "todos",
+    operation: "CREATE",
+    primary_key: "\u001b]0;x\u0007",
+    former_primary_key: null,
+    before: {},
+    after: { task: "\u009b2J" },
+    context: {},
+    committed_at: "2026-11-01T00:00:00.000000Z",
+  };
+  expect(changeText(JSON.stringify(change), { isColoured: false } as Io)).toBe(
+    '2026-11-01 00:00:00.000000+00  CREATE todos \\x1B]0;x\\x07\n  + task: "\\x9B2J"\n',
+  );
 });
 
 onEachServer("the past on the command line", (open) => {

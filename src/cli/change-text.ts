@@ -2,6 +2,7 @@ import { type Change, diff } from "../history/mod.ts";
 import { mapNumbers } from "../json-numbers.ts";
 import type { Io } from "./io.ts";
 import { paint } from "./paint.ts";
+import { printable } from "./printable.ts";
 
 /** A change as a heading and what it made different, line by line: what was with a minus, what is with a plus. */
 export function changeText(json: string, io: Io): string {
@@ -11,7 +12,7 @@ export function changeText(json: string, io: Io): string {
     : `${change.former_primary_key} -> ${change.primary_key ?? ""}`;
   const { SQL: _, db: __, ...context } = change.context;
   const who = Object.keys(context).length > 0 ? `  ${show(context)}` : "";
-  const heading = paint(io, "bold", `${change.operation} ${tableName(change)} ${key}`.trimEnd());
+  const heading = paint(io, "bold", printable(`${change.operation} ${tableName(change)} ${key}`.trimEnd()));
   const time = `${change.committed_at.slice(0, 26).replace("T", " ")}+00`;
   const lines = Object.entries(diff<Record<string, unknown>>(change.before, change.after)).flatMap((
     [name, found],
@@ -31,5 +32,5 @@ export function tableName({ schema, table }: Pick<Change, "schema" | "table">): 
 const NUMBER = "\u0000";
 
 function show(value: unknown): string {
-  return (JSON.stringify(value) ?? "").replace(/"\\u0000([^"]*)"/g, "$1");
+  return printable((JSON.stringify(value) ?? "").replace(/"\\u0000([^"]*)"/g, "$1"));
 }

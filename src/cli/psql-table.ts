@@ -1,8 +1,10 @@
+import { printable } from "./printable.ts";
+
 /** Rows as psql prints them: centred headings, left-aligned cells, and a count. */
 export function psqlTable(columns: readonly string[], rows: readonly (readonly (string | null)[])[]): string {
   // Of what has no columns, for there is no row to tell them.
   if (columns.length === 0) return "(0 rows)\n";
-  const cells = rows.map((row) => row.map((cell) => (cell ?? "").replaceAll("\n", "↵")));
+  const cells = rows.map((row) => row.map((cell) => printable(cell ?? "").replaceAll("\n", "↵")));
   const widths = columns.map((column, i) =>
     cells.reduce((most, row) => Math.max(most, width(row[i] ?? "")), width(column))
   );

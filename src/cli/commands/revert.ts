@@ -23,6 +23,7 @@ import {
   withConnectionOptions,
 } from "../options.ts";
 import { paint } from "../paint.ts";
+import { printable } from "../printable.ts";
 
 interface Options extends ConnectionOptions {
   readonly change?: string;
@@ -122,12 +123,14 @@ function show(plan: RevertPlan, io: Io, { yes, json, onConflict }: Options): voi
     for (const { operation, schema, table, key, columns } of statements) {
       const set = Object.entries(columns).map(([name, value]) => `  ${name} = ${value}\n`).join("");
       io.out(
-        `${paint(io, COLOURS[operation], operation)} ${schema}.${table} ${
-          key ?? "(a row without a key)"
-        }\n${set}`,
+        `${paint(io, COLOURS[operation], operation)} ${
+          printable(`${schema}.${table} ${key ?? "(a row without a key)"}\n${set}`)
+        }`,
       );
     }
-    for (const conflict of conflicts) io.out(`${paint(io, "magenta", "CONFLICT")} ${describe(conflict)}\n`);
+    for (const conflict of conflicts) {
+      io.out(`${paint(io, "magenta", "CONFLICT")} ${printable(describe(conflict))}\n`);
+    }
   }
   const count = `${plan.changes} ${plan.changes === 1 ? "change" : "changes"}`;
   if (statements.length === 0 && conflicts.length === 0) io.err("Nothing to revert\n");
