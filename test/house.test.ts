@@ -4,6 +4,7 @@ import { dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { VERSION } from "../src/cli/version.ts";
+import { FAULTS } from "./differential/fault-list.ts";
 import { coreBundleBytes } from "./support/core-bundle.ts";
 
 const root = fileURLToPath(new URL("../", import.meta.url));
@@ -195,4 +196,10 @@ test("the tarball holds the built package, its SQL and its papers, and nothing e
 
 test("the core entry is under 4 KB, minified and compressed", async () => {
   expect(await coreBundleBytes()).toBeLessThan(4096);
+});
+
+test("each of the deliberate faults that the differential suite has to find has its place", () => {
+  for (const { what, file, from } of FAULTS) {
+    expect(readFileSync(join(root, file), "utf8").includes(from), what).toBe(true);
+  }
 });
