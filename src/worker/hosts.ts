@@ -1,4 +1,5 @@
 import type { Socket } from "node:net";
+import { BemiError } from "../errors.ts";
 
 /** Where a server may be: a host and a port, or a Unix socket. */
 export interface Address {
@@ -58,4 +59,32 @@ export function eachInTurn(open: (address: Address) => Promise<Socket>): Connect
     },
     onclose: () => void (next = 0),
   };
+}
+
+/** libpq's, by which a URL with several hosts says which of them is meant. */
+export const HOST_PARAMETER = "target_session_attrs";
+
+/**
+ * What the driver makes of libpq's words: it has none for `any`, and would take a standby for one that is written.
+ *
+ * @throws {BemiError} `usage` where libpq has no such word
+ */
+export function wantedHost(said: string | null): string | undefined {
+  switch (said) {
+    case null:
+    case "":
+    case "any":
+      return undefined;
+    case "read-write":
+    case "primary":
+      return "primary";
+    case "read-only":
+    case "standby":
+    case "prefer-standby":
+      return said;
+    default:
+      throw new BemiError("usage", `${HOST_PARAMETER} is none that there is`, {
+        hint: "Say any, read-write, read-only, primary, standby or prefer-standby.",
+      });
+  }
 }

@@ -1,4 +1,5 @@
 import { BemiError } from "../errors.ts";
+import { HOST_PARAMETER, wantedHost } from "./hosts.ts";
 
 /** How far a connection is encrypted and its server known, as libpq's `sslmode` says it. */
 export type TlsMode = "disable" | "prefer" | "require" | "verify-ca" | "verify-full";
@@ -70,29 +71,6 @@ export function splitTarget(target: string | object): { rest: string | object; t
     delete rest[name];
   }
   return { rest, tls: settings(said) };
-}
-
-const HOST_PARAMETER = "target_session_attrs";
-
-/** What the driver makes of libpq's words: it has none for `any`, and would take a standby for one that is written. */
-function wantedHost(said: string | null): string | undefined {
-  switch (said) {
-    case null:
-    case "":
-    case "any":
-      return undefined;
-    case "read-write":
-    case "primary":
-      return "primary";
-    case "read-only":
-    case "standby":
-    case "prefer-standby":
-      return said;
-    default:
-      throw new BemiError("usage", `${HOST_PARAMETER} is none that there is`, {
-        hint: "Say any, read-write, read-only, primary, standby or prefer-standby.",
-      });
-  }
 }
 
 function misplaced(name: string): BemiError {
